@@ -1,0 +1,171 @@
+//! How fast units complete, and what that says about a queue.
+
+use crate::exchange::Holding;
+use crate::ids::{ApiId, PodId};
+use crate::policy::{Policy, Units};
+use crate::time::{Micros, SECOND};
+
+const BUCKETS: usize = 16;
+/// Fewer completions than this say nothing about a rate.
+const KNOWN_MIN: u64 = 20;
+/// A queue is called out of reach only when it is by half more than the rate explains: at most 1 % of
+/// those refused early would have been served (replayed in `sluicegate-sim`).
+const DOUBT: (u64, u64) = (3, 2);
+/// Retry-After in whole seconds: never at once, never longer than a minute.
+const RETRY_S: (u64, u64) = (1, 60);
+
+/// Units completed over the last window, in sixteen buckets.
+#[derive(Clone, Debug)]
+pub(crate) struct Rate {
+    units: [u64; BUCKETS],
+    counts: [u64; BUCKETS],
+    width_us: u64,
+    /// Number of the bucket that is being filled, since time 0.
+    current: u64,
+    /// End of that bucket.
+    ends: Micros,
+}
+
+impl Rate {
+    pub(crate) fn new(window_us: u64) -> Rate {
+        let width_us = (window_us / BUCKETS as u64).max(1);
+        Rate { units: [0; BUCKETS], counts: [0; BUCKETS], width_us, current: 0, ends: Micros(width_us) }
+    }
+
+    /// Takes another window; what was counted is forgotten if it differs.
+    pub(crate) fn set_window(&mut self, window_us: u64) {
+        if (window_us / BUCKETS as u64).max(1) != self.width_us {
+            *self = Rate::new(window_us);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, now: Micros, units: Units) {
+        if now >= self.ends {
+            self.turn(now);
+        }
+        let slot = (self.current % BUCKETS as u64) as usize;
+        self.units[slot] += u64::from(units);
+        self.counts[slot] += 1;
+    }
+
+    fn turn(&mut self, now: Micros) {
+        let bucket = now.0 / self.width_us;
+        let steps = (bucket - self.current).min(BUCKETS as u64);
+        for step in 0..steps {
+            let slot = ((bucket - step) % BUCKETS as u64) as usize;
+            self.units[slot] = 0;
+            self.counts[slot] = 0;
+        }
+        self.current = bucket;
+        self.ends = Micros((bucket + 1).saturating_mul(self.width_us));
+    }
+
+    /// Units completed and the microseconds they took, from the first bucket of the window in which
+    /// anything completed; `None` while too little is known.
+    pub(crate) fn measured(&mut self, now: Micros) -> Option<(u64, u64)> {
+        if now >= self.ends {
+            self.turn(now);
+        }
+        if self.counts.iter().sum::<u64>() < KNOWN_MIN {
+            return None;
+        }
+        let oldest = self.current.saturating_sub(BUCKETS as u64 - 1);
+        let first = (oldest..=self.current)
+            .find(|bucket| self.counts[(bucket % BUCKETS as u64) as usize] > 0)
+            .expect("at least KNOWN_MIN were counted");
+        let since = Micros(first * self.width_us);
+        Some((self.units.iter().sum(), now.since(since).max(1)))
+    }
+}
+
+/// The rates of one pool: together, per api and per pod.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    pool: Rate,
+    apis: Vec<Rate>,
+    pods: Vec<Rate>,
+}
+
+impl Rates {
+    pub(crate) fn new() -> Rates {
+        Rates { pool: Rate::new(SECOND), apis: Vec::new(), pods: Vec::new() }
+    }
+
+    /// The window is the longest wait, 1 s at least and 60 s at most.
+    pub(crate) fn configure(&mut self, policy: &Policy, pods: usize, apis: usize) {
+        let longest = policy.apis.iter().map(|api| api.wait_us).max().unwrap_or(0);
+        let window_us = longest.clamp(SECOND, 60 * SECOND);
+        self.apis.resize(apis, Rate::new(window_us));
+        self.pods.resize(pods, Rate::new(window_us));
+        let all = std::iter::once(&mut self.pool).chain(&mut self.apis).chain(&mut self.pods);
+        all.for_each(|rate| rate.set_window(window_us));
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, now: Micros, holding: &Holding) {
+        self.pool.add(now, holding.weight);
+        self.apis[holding.api.index()].add(now, holding.weight);
+        self.pods[holding.pod.index()].add(now, holding.weight);
+    }
+
+    pub(crate) fn of_pool(&mut self, now: Micros) -> Option<(u64, u64)> {
+        self.pool.measured(now)
+    }
+
+    pub(crate) fn of_api(&mut self, now: Micros, api: ApiId) -> Option<(u64, u64)> {
+        self.apis[api.index()].measured(now)
+    }
+
+    pub(crate) fn of_pod(&mut self, now: Micros, pod: PodId) -> Option<(u64, u64)> {
+        self.pods.get_mut(pod.index())?.measured(now)
+    }
+}
+
+/// Microseconds until `ahead` units have completed at the measured rate.
+pub(crate) fn time_to_drain(measured: (u64, u64), ahead: u64) -> u64 {
+    let (units, micros) = measured;
+    (u128::from(ahead) * u128::from(micros) / u128::from(units.max(1))).min(u128::from(u64::MAX)) as u64
+}
+
+/// Whether a queue that drains in `drain_us` is beyond reach within `wait_us`.
+pub(crate) fn out_of_reach(drain_us: u64, wait_us: u64) -> bool {
+    u128::from(drain_us) * u128::from(DOUBT.1) > u128::from(wait_us) * u128::from(DOUBT.0)
+}
+
+/// Whole seconds to ask again after: the time the queue needs, spread by up to half per request, so that
+/// those refused together do not come back together.
+pub(crate) fn retry_after_s(drain_us: Option<u64>, random: &mut fastrand::Rng) -> u32 {
+    let base = drain_us.unwrap_or(SECOND).clamp(1, RETRY_S.1 * SECOND);
+    let spread = base + random.u64(0..=base / 2);
+    spread.div_ceil(SECOND).clamp(RETRY_S.0, RETRY_S.1) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_needs_twenty_completions_and_forgets_the_old() {
+        let mut rate = Rate::new(SECOND);
+        for step in 0..19 {
+            rate.add(Micros(step * 10_000), 2);
+        }
+        assert_eq!(rate.measured(Micros(200_000)), None);
+        rate.add(Micros(200_000), 2);
+        let (units, micros) = rate.measured(Micros(200_000)).unwrap();
+        assert_eq!(units, 40);
+        assert_eq!(micros, 200_000);
+        assert_eq!(rate.measured(Micros(3 * SECOND)), None);
+    }
+
+    #[test]
+    fn retry_after_is_spread_and_bounded() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let all: Vec<u32> = (0..1000).map(|_| retry_after_s(Some(20 * SECOND), &mut random)).collect();
+        assert!(all.iter().all(|seconds| (20..=30).contains(seconds)));
+        assert!(all.contains(&20) && all.contains(&30));
+        assert_eq!(retry_after_s(Some(0), &mut random), 1);
+        assert_eq!(retry_after_s(Some(u64::MAX), &mut random), 60);
+    }
+}

@@ -1,0 +1,582 @@
+//! The gate's half: clients, their deadlines and their leases.
+//!
+//! One owner steps it and tells it the time. Each call returns all its effects: the answer to the caller,
+//! and in `out` what the call decided for asks that waited. Nothing is left to drain or to forget.
+
+use std::collections::BTreeSet;
+
+use crate::estimate::{out_of_reach, retry_after_s, time_to_drain};
+use crate::exchange::{Change, Ending, Entry, Grant, Holding, Obstacle, Place, Reply, Request};
+use crate::ids::{ApiId, LeaseId, PodId, Ticket};
+use crate::ledger::Ledger;
+use crate::policy::{ApiPolicy, Mode, Policy, PolicyError, Units};
+use crate::refusal::{Reason, Refusal};
+use crate::slab::Slab;
+use crate::snapshot::{ApiSnapshot, PodSnapshot, Snapshot};
+use crate::stats::ApiCounts;
+use crate::time::Micros;
+
+/// A request for a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Its class.
+    pub api: ApiId,
+    /// Units, if not the api's weight.
+    pub weight: Option<Units>,
+    /// Longest wait in microseconds, if not the api's.
+    pub wait_us: Option<u64>,
+    /// Where it may be placed.
+    pub place: Place,
+    /// Whom `fair` shares between, if not the api.
+    pub key: Option<u64>,
+}
+
+impl Ask {
+    /// An ask with everything as the api's rules say.
+    #[must_use]
+    pub fn new(api: ApiId) -> Ask {
+        Ask { api, weight: None, wait_us: None, place: Place::Any, key: None }
+    }
+}
+
+/// What an ask, or a lease whose pod did not run it, is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Units are taken.
+    Granted(Granted),
+    /// An [`Output`] with this ticket follows.
+    Waits(Ticket),
+    /// Not admitted.
+    Refused(Refusal),
+}
+
+/// Units that were taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// Names the lease when it is given back.
+    pub lease: LeaseId,
+    /// Where the request runs.
+    pub pod: PodId,
+    /// Units it holds.
+    pub weight: Units,
+    /// How it entered.
+    pub entry: Entry,
+    /// Microseconds between the ask and this.
+    pub waited_us: u64,
+}
+
+/// What became of an ask that waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// It got its units.
+    Granted(Ticket, Granted),
+    /// It did not.
+    Refused(Ticket, Refusal),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    request: Request,
+    holding: Holding,
+}
+
+/// What the gate keeps per api. Indexed by [`ApiId`], never shrinks.
+#[derive(Debug)]
+struct Api {
+    rule: ApiPolicy,
+    gone: bool,
+    /// The most units one ask could ever get; above it an ask is refused for good.
+    most: Units,
+    counts: ApiCounts,
+}
+
+/// Admission for one process, over the embedded ledger.
+///
+/// ```
+/// use sluicegate_core::gate::{Answer, Ask, Gate, Output};
+/// use sluicegate_core::policy::Policy;
+/// use sluicegate_core::time::Micros;
+///
+/// let policy = Policy::simple(&[("a", 2)], &[("light", 1), ("heavy", 2)]);
+/// let mut gate = Gate::new(policy, 42, Micros(0)).unwrap();
+/// let mut out = Vec::new();
+/// let heavy = gate.api_id("heavy").unwrap();
+/// // 1. An ask that fits is answered at once.
+/// let Answer::Granted(first) = gate.ask(Micros(10), Ask::new(heavy), &mut out) else { panic!() };
+/// // 2. One that does not fit waits.
+/// let Answer::Waits(ticket) = gate.ask(Micros(20), Ask::new(heavy), &mut out) else { panic!() };
+/// // 3. What completes is handed on in the same call.
+/// assert!(gate.release(Micros(30), first.lease, &mut out));
+/// let Some(Output::Granted(granted, second)) = out.pop() else { panic!() };
+/// assert_eq!((granted, second.waited_us), (ticket, 10));
+/// // 4. Giving back twice changes nothing.
+/// assert!(!gate.release(Micros(40), first.lease, &mut out));
+/// // 5. Deadlines pass when the owner says so: call `advance` at `next_wake`.
+/// assert_eq!(gate.next_wake(), None);
+/// // 6. The books balance at every moment.
+/// gate.audit().unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Gate {
+    pub(crate) ledger: Ledger,
+    leases: Slab<Lease>,
+    deadlines: BTreeSet<(Micros, Ticket)>,
+    apis: Vec<Api>,
+    pub(crate) mode: Mode,
+    queue_max: usize,
+    pub(crate) version: u64,
+    pub(crate) abandoned_units: u64,
+    random: fastrand::Rng,
+    /// Kept between calls so that an exchange allocates nothing. Empty between calls.
+    grants: Vec<Grant>,
+    /// The latest time it was told; time never runs back here.
+    clock: Micros,
+}
+
+impl Gate {
+    /// A gate that obeys `policy`. `seed` drives the spread of Retry-After and nothing else.
+    ///
+    /// # Errors
+    /// [`PolicyError`] if the policy breaks its invariant.
+    pub fn new(policy: Policy, seed: u64, now: Micros) -> Result<Gate, PolicyError> {
+        let mut gate = Gate {
+            ledger: Ledger::new(),
+            leases: Slab::new(),
+            deadlines: BTreeSet::new(),
+            apis: Vec::new(),
+            mode: Mode::Enforce,
+            queue_max: 0,
+            version: 0,
+            abandoned_units: 0,
+            random: fastrand::Rng::with_seed(seed),
+            grants: Vec::new(),
+            clock: now,
+        };
+        gate.configure(now, policy, &mut Vec::new())?;
+        Ok(gate)
+    }
+
+    /// Takes new rules with leases and waiters alive, and answers the new version. Pods and apis keep
+    /// their numbers by name. Running leases keep their weight; waiters take the new one and keep their
+    /// deadline.
+    ///
+    /// # Errors
+    /// [`PolicyError`] if the policy breaks its invariant; then nothing was changed.
+    pub fn configure(
+        &mut self,
+        now: Micros,
+        policy: Policy,
+        out: &mut Vec<Output>,
+    ) -> Result<u64, PolicyError> {
+        policy.check()?;
+        let now = self.pass(now, out);
+        let ids = self.number_apis(&policy);
+        let weights: Vec<Units> = self.apis.iter().map(|api| api.rule.weight).collect();
+        self.mode = policy.admission.mode;
+        self.queue_max = policy.admission.queue as usize;
+        self.ledger.configure(now, &policy, &ids, &weights, &mut self.grants);
+        for index in 0..self.apis.len() {
+            self.apis[index].most = self.ledger.most(ApiId(index as u32));
+        }
+        self.hand_over(now, out);
+        self.version += 1;
+        Ok(self.version)
+    }
+
+    fn number_apis(&mut self, policy: &Policy) -> Vec<ApiId> {
+        for api in &mut self.apis {
+            api.gone = true;
+        }
+        let mut ids = Vec::with_capacity(policy.apis.len());
+        for rule in &policy.apis {
+            let found = self.apis.iter().position(|api| api.rule.name == rule.name);
+            ids.push(ApiId(found.unwrap_or(self.apis.len()) as u32));
+            let rule = rule.clone();
+            match found {
+                Some(index) => {
+                    self.apis[index].rule = rule;
+                    self.apis[index].gone = false;
+                }
+                None => self.apis.push(Api { rule, gone: false, most: 0, counts: ApiCounts::default() }),
+            }
+        }
+        ids
+    }
+
+    /// The number of the api of this name.
+    #[must_use]
+    pub fn api_id(&self, name: &str) -> Option<ApiId> {
+        let index = self.apis.iter().position(|api| !api.gone && api.rule.name == name)?;
+        Some(ApiId(index as u32))
+    }
+
+    /// The number of the pod of this name.
+    #[must_use]
+    pub fn pod_id(&self, name: &str) -> Option<PodId> {
+        self.ledger.pods.find(name)
+    }
+
+    /// Asks for a lease.
+    ///
+    /// # Panics
+    /// If `ask.api` did not come from [`Gate::api_id`] of this gate.
+    #[inline]
+    pub fn ask(&mut self, now: Micros, ask: Ask, out: &mut Vec<Output>) -> Answer {
+        let now = self.pass(now, out);
+        let rule = &self.apis[ask.api.index()].rule;
+        let request = Request {
+            api: ask.api,
+            weight: ask.weight.unwrap_or(rule.weight).max(1),
+            own_weight: ask.weight.is_some(),
+            place: ask.place,
+            key: ask.key.unwrap_or(u64::from(ask.api.0)),
+            arrival: now,
+            wait_us: ask.wait_us.unwrap_or(rule.wait_us),
+            again: false,
+        };
+        let answer = self.admit(now, request, out);
+        self.hand_over(now, out);
+        answer
+    }
+
+    /// A request goes through admission, the first time or again.
+    #[inline]
+    fn admit(&mut self, now: Micros, request: Request, out: &mut Vec<Output>) -> Answer {
+        if self.mode != Mode::Enforce {
+            return self.admit_forced(now, request);
+        }
+        if request.weight > self.apis[request.api.index()].most {
+            return Answer::Refused(self.refuse_heavy(&request));
+        }
+        match self.ledger.exchange(now, Change::Try(request), &mut self.grants) {
+            Reply::Granted(holding) => Answer::Granted(self.lend(now, request, holding)),
+            Reply::Blocked(obstacle) => self.wait_or_refuse(now, request, obstacle, out),
+            Reply::Waits(_) | Reply::Done => unreachable!("`Try` is granted or blocked"),
+        }
+    }
+
+    fn refuse_heavy(&mut self, request: &Request) -> Refusal {
+        let api = &mut self.apis[request.api.index()];
+        if self.ledger.pods.capacity().1 == 0 {
+            return self.refuse(request, Reason::NoReadyPod, None);
+        }
+        api.counts.count_refusal(Reason::TooHeavy);
+        Refusal::Never { api: request.api, weight: request.weight, most: api.most }
+    }
+
+    /// Modes `shadow` and `off`. Shadow counts what enforcing would have refused or delayed.
+    fn admit_forced(&mut self, now: Micros, request: Request) -> Answer {
+        let mut reply = Reply::Blocked(Obstacle::Pool);
+        if self.mode == Mode::Shadow {
+            reply = self.ledger.exchange(now, Change::Try(request), &mut self.grants);
+            if let Reply::Blocked(obstacle) = reply {
+                let api = &mut self.apis[request.api.index()];
+                let heavy = request.weight > api.most;
+                let reason = reason_of(obstacle, &request, Reason::NoRoom);
+                api.counts.count_refusal(if heavy { Reason::TooHeavy } else { reason });
+            }
+        }
+        if !matches!(reply, Reply::Granted(_)) {
+            reply = self.ledger.exchange(now, Change::Force(request), &mut self.grants);
+        }
+        match reply {
+            Reply::Granted(holding) => Answer::Granted(self.lend(now, request, holding)),
+            _ => Answer::Refused(self.refuse(&request, Reason::NoReadyPod, None)),
+        }
+    }
+
+    fn wait_or_refuse(
+        &mut self,
+        now: Micros,
+        request: Request,
+        obstacle: Obstacle,
+        out: &mut Vec<Output>,
+    ) -> Answer {
+        let deadline = request.arrival + request.wait_us;
+        let outlook = self.ledger.outlook(now, &request, obstacle);
+        let drain = |units: u64| outlook.measured.map(|measured| time_to_drain(measured, units));
+        let drain_us = drain(outlook.ahead + u64::from(request.weight));
+        let refusal = |this: &mut Gate, otherwise: Reason| {
+            let reason = reason_of(obstacle, &request, otherwise);
+            Answer::Refused(this.refuse(&request, reason, drain_us))
+        };
+        if deadline <= now || !self.pin_can_hold(&request) {
+            let waited = request.wait_us > 0 && deadline <= now;
+            return refusal(self, if waited { Reason::WaitExceeded } else { Reason::NoRoom });
+        }
+        if drain(outlook.ahead).is_some_and(|drain_us| out_of_reach(drain_us, deadline.since(now))) {
+            return refusal(self, Reason::WaitExceeded);
+        }
+        if !self.make_room(now, &request, out) {
+            return Answer::Refused(self.refuse(&request, Reason::QueueFull, drain_us));
+        }
+        let reply = self.ledger.exchange(now, Change::Wait(request), &mut self.grants);
+        let Reply::Waits(ticket) = reply else { unreachable!("`Wait` answers a ticket") };
+        self.deadlines.insert((deadline, ticket));
+        Answer::Waits(ticket)
+    }
+
+    /// Whether a pinned ask names a pod that could ever hold it.
+    fn pin_can_hold(&self, request: &Request) -> bool {
+        let Place::Pin(pod) = request.place else { return true };
+        self.ledger.pods.get(pod).is_some_and(|pod| pod.counts() && pod.rule.capacity >= request.weight)
+    }
+
+    /// Room in the queue for `request`: when it is full, the worst rank of queue and newcomer goes.
+    fn make_room(&mut self, now: Micros, request: &Request, out: &mut Vec<Output>) -> bool {
+        let Ledger { line, ranker, .. } = &self.ledger;
+        if line.len() < self.queue_max {
+            return true;
+        }
+        let newcomer = line.rank_of_newcomer(request, ranker);
+        let Some(worst) = line.worst(ranker).filter(|worst| worst.rank > newcomer) else { return false };
+        self.evict(now, worst.ticket, |_, _| Reason::QueueFull, out);
+        true
+    }
+
+    /// A waiter is refused.
+    fn evict(
+        &mut self,
+        now: Micros,
+        ticket: Ticket,
+        reason: impl FnOnce(Obstacle, &Request) -> Reason,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(request) = self.ledger.line.get(ticket).map(|waiter| waiter.request) else { return };
+        let obstacle = self.ledger.obstacle_of(now, ticket, &request);
+        let outlook = self.ledger.outlook(now, &request, obstacle);
+        let ahead = outlook.ahead + u64::from(request.weight);
+        let drain_us = outlook.measured.map(|measured| time_to_drain(measured, ahead));
+        self.forget(now, ticket, &request);
+        let refusal = self.refuse(&request, reason(obstacle, &request), drain_us);
+        out.push(Output::Refused(ticket, refusal));
+    }
+
+    fn forget(&mut self, now: Micros, ticket: Ticket, request: &Request) {
+        self.deadlines.remove(&(request.arrival + request.wait_us, ticket));
+        self.ledger.exchange(now, Change::Withdraw(ticket), &mut self.grants);
+    }
+
+    fn refuse(&mut self, request: &Request, reason: Reason, drain_us: Option<u64>) -> Refusal {
+        let elsewhere = match (reason, request.place) {
+            (Reason::PodFull, Place::Pin(pod)) => self.ledger.elsewhere(request.weight, pod),
+            _ => None,
+        };
+        self.apis[request.api.index()].counts.count_refusal(reason);
+        Refusal::NotNow {
+            reason,
+            api: request.api,
+            weight: request.weight,
+            retry_after_s: retry_after_s(drain_us, &mut self.random),
+            elsewhere,
+        }
+    }
+
+    #[inline]
+    fn lend(&mut self, now: Micros, request: Request, holding: Holding) -> Granted {
+        let waited_us = now.since(request.arrival);
+        if !request.again {
+            self.apis[request.api.index()].counts.count_wait(waited_us);
+        }
+        let lease = LeaseId(self.leases.insert(Lease { request, holding }));
+        Granted { lease, pod: holding.pod, weight: holding.weight, entry: holding.entry, waited_us }
+    }
+
+    /// A lease ended: the pod answered to its last byte, or was reset. False if it had ended before; then
+    /// nothing changed.
+    #[inline]
+    pub fn release(&mut self, now: Micros, lease: LeaseId, out: &mut Vec<Output>) -> bool {
+        let now = self.pass(now, out);
+        let Some(Lease { holding, .. }) = self.leases.remove(lease.0) else { return false };
+        self.ledger.exchange(now, Change::Return(holding, Ending::Completed), &mut self.grants);
+        self.hand_over(now, out);
+        true
+    }
+
+    /// The pod never ended the request and its time is over: its units are written off, which is counted.
+    /// False if the lease had ended before.
+    pub fn write_off(&mut self, now: Micros, lease: LeaseId, out: &mut Vec<Output>) -> bool {
+        let weight = self.leases.get(lease.0).map_or(0, |lease| lease.holding.weight);
+        self.abandoned_units += u64::from(weight);
+        self.release(now, lease, out)
+    }
+
+    /// The request did not run: the pod's own lock refused it (`PodRefused`) or it never reached the pod
+    /// (`NeverStarted`). It goes through admission again with its old arrival, so with its old rank, for
+    /// what is left of its wait. `None` if the lease had ended before.
+    ///
+    /// Such a request was counted as admitted when it got its first lease; it is not counted again.
+    pub fn retry(
+        &mut self,
+        now: Micros,
+        lease: LeaseId,
+        ending: Ending,
+        out: &mut Vec<Output>,
+    ) -> Option<Answer> {
+        let now = self.pass(now, out);
+        let Lease { request, holding } = self.leases.remove(lease.0)?;
+        self.ledger.exchange(now, Change::Return(holding, ending), &mut self.grants);
+        let answer = self.admit(now, Request { again: true, ..request }, out);
+        self.hand_over(now, out);
+        Some(answer)
+    }
+
+    /// A waiter gave up. False if it no longer waited.
+    pub fn cancel(&mut self, now: Micros, ticket: Ticket, out: &mut Vec<Output>) -> bool {
+        let now = self.pass(now, out);
+        let Some(request) = self.ledger.line.get(ticket).map(|waiter| waiter.request) else { return false };
+        self.apis[request.api.index()].counts.cancelled += 1;
+        self.forget(now, ticket, &request);
+        self.hand_over(now, out);
+        true
+    }
+
+    /// Lets time pass: deadlines, settling units, tokens.
+    pub fn advance(&mut self, now: Micros, out: &mut Vec<Output>) {
+        let now = self.pass(now, out);
+        self.ledger.exchange(now, Change::Tick, &mut self.grants);
+        self.hand_over(now, out);
+    }
+
+    /// When [`Gate::advance`] has something to do, if nothing else happens before. `None`: never.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Micros> {
+        let (deadline, _) = *self.deadlines.first()?;
+        Some(deadline.min(self.ledger.next_event()))
+    }
+
+    /// The pod for a request that holds nothing: the least used one that is ready.
+    pub fn exempt(&mut self, api: ApiId) -> Option<PodId> {
+        let pod = self.ledger.pods.least_used()?;
+        self.apis[api.index()].counts.exempt += 1;
+        Some(pod)
+    }
+
+    /// The surface saw a pod's health change.
+    pub fn set_ready(&mut self, now: Micros, pod: PodId, ready: bool, out: &mut Vec<Output>) {
+        let now = self.pass(now, out);
+        self.ledger.exchange(now, Change::Ready(pod, ready), &mut self.grants);
+        self.hand_over(now, out);
+    }
+
+    /// A pod said that `in_use` units are taken on it by all callers together. What is above this gate's
+    /// own leases counts as used for a second.
+    pub fn report_in_use(&mut self, now: Micros, pod: PodId, in_use: Units, out: &mut Vec<Output>) {
+        let now = self.pass(now, out);
+        self.ledger.exchange(now, Change::InUse(pod, in_use), &mut self.grants);
+        self.hand_over(now, out);
+    }
+
+    /// A request that was admitted failed at its pod.
+    pub fn count_failed(&mut self, api: ApiId) {
+        self.apis[api.index()].counts.failed += 1;
+    }
+
+    /// Time never runs back, and who waited out its time goes first of all.
+    #[inline]
+    fn pass(&mut self, now: Micros, out: &mut Vec<Output>) -> Micros {
+        self.clock = self.clock.max(now);
+        if self.deadlines.first().is_some_and(|(deadline, _)| *deadline <= self.clock) {
+            self.expire(out);
+        }
+        self.clock
+    }
+
+    fn expire(&mut self, out: &mut Vec<Output>) {
+        let now = self.clock;
+        // What was freed by time alone up to now still serves whom it can.
+        self.ledger.exchange(now, Change::Tick, &mut self.grants);
+        self.hand_over(now, out);
+        while let Some((deadline, ticket)) = self.deadlines.first().copied() {
+            if deadline > now {
+                return;
+            }
+            self.evict(now, ticket, |by, request| reason_of(by, request, Reason::WaitExceeded), out);
+            self.hand_over(now, out);
+        }
+    }
+
+    /// Turns the ledger's grants into leases.
+    #[inline]
+    fn hand_over(&mut self, now: Micros, out: &mut Vec<Output>) {
+        if self.grants.is_empty() {
+            return;
+        }
+        let mut grants = std::mem::take(&mut self.grants);
+        for Grant { ticket, request, holding } in grants.drain(..) {
+            self.deadlines.remove(&(request.arrival + request.wait_us, ticket));
+            out.push(Output::Granted(ticket, self.lend(now, request, holding)));
+        }
+        self.grants = grants;
+    }
+
+    /// Checks that every sum equals what the leases and waiters add up to.
+    ///
+    /// # Errors
+    /// What differs, in words. It never should; the tests ask after each step.
+    pub fn audit(&self) -> Result<(), String> {
+        self.ledger.audit(self.leases.iter().map(|(_, lease)| &lease.holding))?;
+        if self.deadlines.len() != self.ledger.line.len() {
+            return Err(format!("{} deadlines, {} waiters", self.deadlines.len(), self.ledger.line.len()));
+        }
+        Ok(())
+    }
+
+    /// A copy of what it knows.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let Ledger { pods, book, line, .. } = &self.ledger;
+        let mut waiting = vec![0u64; self.apis.len()];
+        for (_, waiter) in line.iter() {
+            waiting[waiter.request.api.index()] += 1;
+        }
+        let claim = self.ledger.claim().and_then(|(ticket, pod)| Some((line.get(ticket)?.request.api, pod)));
+        let pods = pods.iter().filter(|(_, pod)| !pod.gone || pod.used > 0).map(|(id, pod)| PodSnapshot {
+            id,
+            name: pod.rule.name.clone(),
+            capacity: pod.rule.capacity,
+            in_use: pod.used,
+            outside: pod.outside,
+            ready: pod.ready,
+            draining: pod.rule.draining,
+            gone: pod.gone,
+            refusals: pod.refusals,
+        });
+        let apis =
+            self.apis.iter().enumerate().filter(|(_, api)| !api.gone).map(|(index, api)| ApiSnapshot {
+                id: ApiId(index as u32),
+                name: api.rule.name.clone(),
+                weight: api.rule.weight,
+                in_use: book.apis[index].used,
+                waiting: waiting[index],
+                min: book.apis[index].min,
+                max: book.apis[index].max,
+                counts: api.counts,
+            });
+        Snapshot {
+            version: self.version,
+            capacity: book.capacity,
+            in_use: book.pooled + book.trickled,
+            waiting: line.len() as u64,
+            waiting_units: line.units(),
+            mode: self.mode,
+            reserve: book.reserve,
+            share: book.share,
+            trickled: book.trickled,
+            claim,
+            pods: pods.collect(),
+            apis: apis.collect(),
+            abandoned_units: self.abandoned_units,
+        }
+    }
+}
+
+/// The word for an obstacle; `otherwise` where it is neither the api's `max`, nor a pin, nor health.
+fn reason_of(obstacle: Obstacle, request: &Request, otherwise: Reason) -> Reason {
+    match (obstacle, request.place) {
+        (Obstacle::ApiMax, _) => Reason::ApiMax,
+        (Obstacle::Pod | Obstacle::NoReadyPod, Place::Pin(_)) => Reason::PodFull,
+        (Obstacle::NoReadyPod, _) => Reason::NoReadyPod,
+        (Obstacle::Pool | Obstacle::Pod, _) => otherwise,
+    }
+}

@@ -1,0 +1,232 @@
+//! The waiting asks, by class.
+//!
+//! Asks of one class (same api, weight, pin and fairness key) meet the same conditions, so only the best
+//! of each class need be looked at, and units ahead of a rank are a sum over few classes.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::exchange::{Place, Request};
+use crate::ids::{ApiId, PodId, Ticket};
+use crate::policy::Units;
+use crate::rank::{Rank, Ranker};
+use crate::slab::Slab;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ClassKey {
+    pub(crate) api: ApiId,
+    pub(crate) weight: Units,
+    pub(crate) pin: Option<PodId>,
+    /// The fairness key; 0 unless the order is `fair`.
+    pub(crate) key: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) request: Request,
+    pub(crate) rank: Rank,
+}
+
+/// **Invariant:** `entries` is sorted by rank; its first and last entries are live; `live` counts the
+/// entries whose ticket is still in the slab.
+#[derive(Debug, Default)]
+struct Class {
+    entries: VecDeque<(Rank, Ticket)>,
+    live: usize,
+}
+
+/// The best waiter of one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Head {
+    pub(crate) rank: Rank,
+    pub(crate) ticket: Ticket,
+}
+
+#[derive(Debug)]
+pub(crate) struct Line {
+    waiters: Slab<Waiter>,
+    /// Non-empty classes only.
+    classes: BTreeMap<ClassKey, Class>,
+    seq: u64,
+    /// Units asked for by all waiters.
+    units: u64,
+}
+
+impl Line {
+    pub(crate) fn new() -> Line {
+        Line { waiters: Slab::new(), classes: BTreeMap::new(), seq: 0, units: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiters.len() == 0
+    }
+
+    pub(crate) fn units(&self) -> u64 {
+        self.units
+    }
+
+    pub(crate) fn get(&self, ticket: Ticket) -> Option<&Waiter> {
+        self.waiters.get(ticket.0)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Ticket, &Waiter)> {
+        self.waiters.iter().map(|(key, waiter)| (Ticket(key), waiter))
+    }
+
+    /// The rank of an ask that arrives now: behind all that have the same number.
+    pub(crate) fn rank_of_newcomer(&self, request: &Request, ranker: &Ranker) -> Rank {
+        if ranker.is_fair() {
+            return Rank { value: ranker.start_tag(request.key), seq: u64::MAX };
+        }
+        Rank { value: ranker.value(request), seq: u64::MAX }
+    }
+
+    pub(crate) fn enter(&mut self, request: Request, ranker: &Ranker) -> Ticket {
+        let rank = Rank { value: ranker.value(&request), seq: self.seq };
+        self.seq += 1;
+        let ticket = Ticket(self.waiters.insert(Waiter { request, rank }));
+        self.units += u64::from(request.weight);
+        let class = self.classes.entry(class_of(&request, ranker)).or_default();
+        class.live += 1;
+        let at = match class.entries.back() {
+            Some((last, _)) if *last > rank => class.entries.partition_point(|(other, _)| *other < rank),
+            _ => class.entries.len(),
+        };
+        class.entries.insert(at, (rank, ticket));
+        ticket
+    }
+
+    pub(crate) fn leave(&mut self, ticket: Ticket, ranker: &Ranker) -> Option<Waiter> {
+        let waiter = self.waiters.remove(ticket.0)?;
+        self.units -= u64::from(waiter.request.weight);
+        let key = class_of(&waiter.request, ranker);
+        let class = self.classes.get_mut(&key).expect("a waiter's class exists");
+        class.live -= 1;
+        if class.live == 0 {
+            self.classes.remove(&key);
+            return Some(waiter);
+        }
+        let waiters = &self.waiters;
+        let dead = |entry: Option<&(Rank, Ticket)>| entry.is_some_and(|(_, t)| waiters.get(t.0).is_none());
+        while dead(class.entries.front()) {
+            class.entries.pop_front();
+        }
+        while dead(class.entries.back()) {
+            class.entries.pop_back();
+        }
+        // Leavers in the middle stay as gaps until they are an eighth: removing each at once would move
+        // half the queue each time when a crowd of clients goes.
+        if class.entries.len() - class.live > 64 + class.live / 8 {
+            class.entries.retain(|(_, ticket)| waiters.get(ticket.0).is_some());
+        }
+        Some(waiter)
+    }
+
+    /// The best waiter of each class, best first.
+    pub(crate) fn heads(&self, ranker: &Ranker, heads: &mut Vec<Head>) {
+        heads.clear();
+        for (key, class) in &self.classes {
+            let (mut rank, ticket) = *class.entries.front().expect("classes are not empty");
+            if ranker.is_fair() {
+                rank.value = ranker.start_tag(key.key);
+            }
+            heads.push(Head { rank, ticket });
+        }
+        heads.sort_unstable();
+    }
+
+    /// The waiter who goes last of all.
+    pub(crate) fn worst(&self, ranker: &Ranker) -> Option<Head> {
+        let tail = |(key, class): (&ClassKey, &Class)| {
+            let (mut rank, ticket) = *class.entries.back().expect("classes are not empty");
+            if ranker.is_fair() {
+                rank.value = ranker.start_tag(key.key) + class.live as u64 * u64::from(key.weight);
+            }
+            Head { rank, ticket }
+        };
+        self.classes.iter().map(tail).max()
+    }
+
+    /// Units asked for by waiters that rank before `rank`, in the classes that `counts` admits.
+    pub(crate) fn units_ahead(
+        &self,
+        request: &Request,
+        rank: Rank,
+        ranker: &Ranker,
+        counts: impl Fn(&ClassKey) -> bool,
+    ) -> u64 {
+        let classes = self.classes.iter().filter(|(key, _)| counts(key));
+        if ranker.is_fair() {
+            // Each other key goes ahead of this one at most as far as this one has units queued.
+            let queued = |(key, class): (&ClassKey, &Class)| class.live as u64 * u64::from(key.weight);
+            let own: u64 = classes.clone().filter(|(key, _)| key.key == request.key).map(queued).sum();
+            let others = classes.filter(|(key, _)| key.key != request.key).map(queued);
+            return own + others.map(|units| units.min(own + u64::from(request.weight))).sum::<u64>();
+        }
+        classes
+            .map(|(key, class)| {
+                let before = class.entries.partition_point(|(other, _)| *other < rank);
+                before.min(class.live) as u64 * u64::from(key.weight)
+            })
+            .sum()
+    }
+
+    /// All waiters in order of entry, to be placed again under other rules by [`Line::rebuild`].
+    pub(crate) fn in_order(&self) -> Vec<(Ticket, Request)> {
+        let mut all: Vec<(Rank, Ticket, Request)> =
+            self.iter().map(|(ticket, waiter)| (waiter.rank, ticket, waiter.request)).collect();
+        all.sort_by_key(|(rank, _, _)| rank.seq);
+        all.into_iter().map(|(_, ticket, request)| (ticket, request)).collect()
+    }
+
+    /// Puts the same tickets back with changed requests.
+    pub(crate) fn rebuild(&mut self, requests: &[(Ticket, Request)], ranker: &Ranker) {
+        self.classes.clear();
+        self.units = 0;
+        for (ticket, request) in requests {
+            let waiter = self.waiters.get_mut(ticket.0).expect("its ticket was just read");
+            waiter.request = *request;
+            waiter.rank.value = ranker.value(request);
+            let rank = waiter.rank;
+            self.units += u64::from(request.weight);
+            let class = self.classes.entry(class_of(request, ranker)).or_default();
+            class.live += 1;
+            let at = class.entries.partition_point(|(other, _)| *other < rank);
+            class.entries.insert(at, (rank, *ticket));
+        }
+    }
+
+    /// Recomputes what is kept incrementally.
+    pub(crate) fn audit(&self) -> Result<(), String> {
+        let units: u64 = self.iter().map(|(_, waiter)| u64::from(waiter.request.weight)).sum();
+        if units != self.units {
+            return Err(format!("waiters ask {units} units, kept as {}", self.units));
+        }
+        let live: usize = self.classes.values().map(|class| class.live).sum();
+        if live != self.waiters.len() {
+            return Err(format!("{} wait, the classes count {live}", self.waiters.len()));
+        }
+        for class in self.classes.values() {
+            if !class.entries.iter().is_sorted() {
+                return Err("a class is out of order".to_owned());
+            }
+            let ends = [class.entries.front(), class.entries.back()];
+            if ends.iter().any(|end| end.is_none_or(|(_, ticket)| self.get(*ticket).is_none())) {
+                return Err("a class begins or ends with a leaver".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn class_of(request: &Request, ranker: &Ranker) -> ClassKey {
+    let pin = match request.place {
+        Place::Pin(pod) => Some(pod),
+        Place::Any | Place::Prefer(_) => None,
+    };
+    let key = if ranker.is_fair() { request.key } else { 0 };
+    ClassKey { api: request.api, weight: request.weight, pin, key }
+}

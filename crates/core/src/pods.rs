@@ -1,0 +1,355 @@
+//! The pods of one pool and the choice among them.
+
+use std::collections::VecDeque;
+
+use crate::ids::PodId;
+use crate::policy::{Placement, PodPolicy, Units};
+use crate::time::{Micros, SECOND};
+
+/// A pod's own refusal lowers its usable units for at most this long.
+const WITHHELD_US: u64 = SECOND;
+/// A pod's report of use by others counts for this long.
+const OUTSIDE_US: u64 = SECOND;
+
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) rule: PodPolicy,
+    /// Health, as the surface sees it. Moves placement, never a limit.
+    pub(crate) ready: bool,
+    /// Left the source. Kept while leases run on it, and for its number.
+    pub(crate) gone: bool,
+    /// Sum over live leases, trickle ones included.
+    pub(crate) used: Units,
+    /// Units in use by others than this pool's leases, by the pod's own word.
+    pub(crate) outside: Units,
+    outside_until: Micros,
+    /// Units that the pod's own refusal took from use, until its next completion.
+    withheld: Units,
+    withheld_until: Micros,
+    /// Freed units that wait for `settle`, oldest first.
+    settling: VecDeque<(Micros, Units)>,
+    settling_units: Units,
+    /// Times its own lock refused what was handed to it.
+    pub(crate) refusals: u64,
+}
+
+impl Pod {
+    fn new(rule: PodPolicy) -> Pod {
+        Pod {
+            rule,
+            ready: true,
+            gone: false,
+            used: 0,
+            outside: 0,
+            outside_until: Micros::NEVER,
+            withheld: 0,
+            withheld_until: Micros::NEVER,
+            settling: VecDeque::new(),
+            settling_units: 0,
+            refusals: 0,
+        }
+    }
+
+    /// In the sum C: neither draining nor gone.
+    pub(crate) fn counts(&self) -> bool {
+        !self.gone && !self.rule.draining
+    }
+
+    pub(crate) fn takes_asks(&self) -> bool {
+        self.ready && self.counts()
+    }
+
+    fn usable(&self, ceiling: Units) -> Units {
+        if !self.takes_asks() {
+            return 0;
+        }
+        let taken = self.used.saturating_add(self.outside);
+        let taken = taken.saturating_add(self.withheld).saturating_add(self.settling_units);
+        ceiling.saturating_sub(taken)
+    }
+}
+
+/// The table of pods.
+///
+/// **Invariant:** `open[p]` is the usable units of pod p: capacity less used, outside, withheld and
+/// settling units, and 0 while the pod takes nothing.
+#[derive(Debug)]
+pub(crate) struct Pods {
+    pods: Vec<Pod>,
+    /// Dense, because the choice reads all of it on every admission.
+    open: Vec<Units>,
+    /// Where the last spread choice fell, so that equals take turns.
+    turn: usize,
+    /// Earliest settling, withheld or outside expiry.
+    next_event: Micros,
+}
+
+impl Pods {
+    pub(crate) fn new() -> Pods {
+        Pods { pods: Vec::new(), open: Vec::new(), turn: 0, next_event: Micros::NEVER }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PodId, &Pod)> {
+        self.pods.iter().enumerate().map(|(index, pod)| (PodId(index as u32), pod))
+    }
+
+    pub(crate) fn get(&self, id: PodId) -> Option<&Pod> {
+        self.pods.get(id.index())
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<PodId> {
+        self.iter().find(|(_, pod)| !pod.gone && pod.rule.name == name).map(|(id, _)| id)
+    }
+
+    /// Usable units of a pod for ordinary asks.
+    pub(crate) fn open(&self, id: PodId) -> Units {
+        self.open.get(id.index()).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn any_takes_asks(&self) -> bool {
+        self.pods.iter().any(Pod::takes_asks)
+    }
+
+    /// Sum of declared capacity of the pods that count, and the largest of them.
+    pub(crate) fn capacity(&self) -> (u64, Units) {
+        self.pods.iter().filter(|pod| pod.counts()).fold((0, 0), |(sum, largest), pod| {
+            (sum + u64::from(pod.rule.capacity), largest.max(pod.rule.capacity))
+        })
+    }
+
+    pub(crate) fn largest_with_burst(&self) -> Units {
+        let counting = self.pods.iter().filter(|pod| pod.counts());
+        counting.map(|pod| pod.rule.capacity.saturating_add(pod.rule.burst)).max().unwrap_or(0)
+    }
+
+    pub(crate) fn outside(&self) -> u64 {
+        self.pods.iter().filter(|pod| pod.counts()).map(|pod| u64::from(pod.outside)).sum()
+    }
+
+    /// Takes the pods of a new policy: same name, same number; unknown ones are added, missing ones are gone.
+    pub(crate) fn configure(&mut self, rules: &[PodPolicy]) {
+        for pod in &mut self.pods {
+            pod.gone = true;
+        }
+        for rule in rules {
+            match self.pods.iter_mut().find(|pod| pod.rule.name == rule.name) {
+                Some(pod) => {
+                    pod.rule = rule.clone();
+                    pod.gone = false;
+                }
+                None => self.pods.push(Pod::new(rule.clone())),
+            }
+        }
+        self.open.resize(self.pods.len(), 0);
+        (0..self.pods.len()).for_each(|index| self.refresh(index));
+    }
+
+    pub(crate) fn take(&mut self, id: PodId, weight: Units) {
+        self.pods[id.index()].used += weight;
+        self.refresh(id.index());
+    }
+
+    /// Units of a lease come back. `completed` is false if the pod never ran it.
+    pub(crate) fn give_back(&mut self, now: Micros, id: PodId, weight: Units, completed: bool) {
+        let pod = &mut self.pods[id.index()];
+        pod.used -= weight;
+        if completed {
+            pod.withheld = 0;
+            if pod.rule.settle_us > 0 {
+                let due = now + pod.rule.settle_us;
+                pod.settling.push_back((due, weight));
+                pod.settling_units += weight;
+                self.next_event = self.next_event.min(due);
+            }
+        }
+        self.refresh(id.index());
+    }
+
+    /// The pod's own lock refused `weight` units.
+    pub(crate) fn withhold(&mut self, now: Micros, id: PodId, weight: Units) {
+        let pod = &mut self.pods[id.index()];
+        pod.refusals += 1;
+        pod.withheld = pod.withheld.saturating_add(weight).min(pod.rule.capacity);
+        pod.withheld_until = now + WITHHELD_US;
+        self.next_event = self.next_event.min(pod.withheld_until);
+        self.refresh(id.index());
+    }
+
+    /// The pod says that `in_use` units are taken on it, all callers together.
+    pub(crate) fn report(&mut self, now: Micros, id: PodId, in_use: Units) {
+        let Some(pod) = self.pods.get_mut(id.index()) else { return };
+        pod.outside = in_use.saturating_sub(pod.used).min(pod.rule.capacity);
+        pod.outside_until = now + OUTSIDE_US;
+        if pod.outside > 0 {
+            self.next_event = self.next_event.min(pod.outside_until);
+        }
+        self.refresh(id.index());
+    }
+
+    pub(crate) fn set_ready(&mut self, id: PodId, ready: bool) {
+        if let Some(pod) = self.pods.get_mut(id.index()) {
+            pod.ready = ready;
+            self.refresh(id.index());
+        }
+    }
+
+    pub(crate) fn next_event(&self) -> Micros {
+        self.next_event
+    }
+
+    /// Lets time pass. True if some units became usable.
+    pub(crate) fn advance(&mut self, now: Micros) -> bool {
+        if now < self.next_event {
+            return false;
+        }
+        let mut next = Micros::NEVER;
+        let mut freed = false;
+        for index in 0..self.pods.len() {
+            let pod = &mut self.pods[index];
+            let before = (pod.settling_units, pod.withheld, pod.outside);
+            while pod.settling.front().is_some_and(|(due, _)| *due <= now) {
+                let (_, weight) = pod.settling.pop_front().expect("front was just seen");
+                pod.settling_units -= weight;
+            }
+            if pod.withheld > 0 && pod.withheld_until <= now {
+                pod.withheld = 0;
+            }
+            if pod.outside > 0 && pod.outside_until <= now {
+                pod.outside = 0;
+            }
+            if let Some((due, _)) = pod.settling.front() {
+                next = next.min(*due);
+            }
+            if pod.withheld > 0 {
+                next = next.min(pod.withheld_until);
+            }
+            if pod.outside > 0 {
+                next = next.min(pod.outside_until);
+            }
+            freed |= before != (pod.settling_units, pod.withheld, pod.outside);
+            self.refresh(index);
+        }
+        self.next_event = next;
+        freed
+    }
+
+    fn refresh(&mut self, index: usize) {
+        let pod = &self.pods[index];
+        self.open[index] = pod.usable(pod.rule.capacity);
+    }
+
+    /// The pod for an ask of `weight`, by the placement rule, passing over `skip`.
+    ///
+    /// `auto` spreads while the heaviest api (`heaviest` units) still finds a pod with room afterwards,
+    /// else it packs: spreading cools the pods, packing keeps slots for the heavy.
+    pub(crate) fn choose(
+        &mut self,
+        weight: Units,
+        skip: Option<PodId>,
+        placement: Placement,
+        heaviest: Units,
+    ) -> Option<PodId> {
+        let skip = skip.map_or(usize::MAX, PodId::index);
+        let mut most: Option<(usize, Units)> = None;
+        let mut second: Units = 0;
+        let mut fit: Option<(usize, Units)> = None;
+        let (early, late) = self.open.split_at(self.turn.min(self.open.len()));
+        let turned = late.iter().enumerate().map(|(index, open)| (index + early.len(), *open));
+        for (index, open) in turned.chain(early.iter().copied().enumerate()) {
+            if index == skip {
+                continue;
+            }
+            match most {
+                Some((_, best)) if open <= best => second = second.max(open),
+                _ => {
+                    second = most.map_or(0, |(_, best)| best);
+                    most = Some((index, open));
+                }
+            }
+            if open >= weight && fit.is_none_or(|(_, best)| open < best) {
+                fit = Some((index, open));
+            }
+        }
+        let (widest, open) = most.filter(|(_, open)| *open >= weight)?;
+        let spread = match placement {
+            Placement::Spread => true,
+            Placement::Pack => false,
+            Placement::Auto => second.max(open - weight) >= heaviest,
+        };
+        if spread {
+            self.turn = if widest + 1 == self.open.len() { 0 } else { widest + 1 };
+            return Some(PodId(widest as u32));
+        }
+        fit.map(|(index, _)| PodId(index as u32))
+    }
+
+    /// The pod for a trickle ask that fits on no pod's capacity: the one with most units left below
+    /// capacity + burst.
+    pub(crate) fn choose_burst(&self, weight: Units, skip: Option<PodId>) -> Option<PodId> {
+        self.iter()
+            .filter(|(id, pod)| pod.rule.burst > 0 && Some(*id) != skip)
+            .map(|(id, pod)| (pod.usable(pod.rule.capacity.saturating_add(pod.rule.burst)), id))
+            .filter(|(open, _)| *open >= weight)
+            .max_by_key(|(open, id)| (*open, std::cmp::Reverse(*id)))
+            .map(|(_, id)| id)
+    }
+
+    pub(crate) fn has_burst_room(&self, id: PodId, weight: Units) -> bool {
+        self.get(id).is_some_and(|pod| pod.usable(pod.rule.capacity.saturating_add(pod.rule.burst)) >= weight)
+    }
+
+    /// The pod for a claim of `weight`: most usable units among those that could ever hold it. `held` is
+    /// kept unless another has more.
+    pub(crate) fn choose_claim(&self, weight: Units, held: Option<PodId>) -> Option<PodId> {
+        let able = |pod: &Pod| pod.takes_asks() && pod.rule.capacity >= weight;
+        let held = held.filter(|id| self.get(*id).is_some_and(able));
+        let best = self
+            .iter()
+            .filter(|(_, pod)| able(pod))
+            .max_by_key(|(id, _)| (self.open(*id), std::cmp::Reverse(*id)))
+            .map(|(id, _)| id);
+        match (held, best) {
+            (Some(held), Some(best)) if self.open(best) <= self.open(held) => Some(held),
+            (_, best) => best,
+        }
+    }
+
+    /// The least used pod that takes asks, in proportion to its capacity; equals take turns.
+    pub(crate) fn least_used(&mut self) -> Option<PodId> {
+        let count = self.pods.len();
+        let mut best: Option<usize> = None;
+        for step in 0..count {
+            let index = (self.turn + step) % count;
+            let pod = &self.pods[index];
+            if !pod.takes_asks() {
+                continue;
+            }
+            let less = best.is_none_or(|held| {
+                let other = &self.pods[held];
+                u64::from(pod.used) * u64::from(other.rule.capacity)
+                    < u64::from(other.used) * u64::from(pod.rule.capacity)
+            });
+            if less {
+                best = Some(index);
+            }
+        }
+        if let Some(index) = best {
+            self.turn = (index + 1) % count;
+        }
+        best.map(|index| PodId(index as u32))
+    }
+
+    /// Recomputes what is kept incrementally.
+    pub(crate) fn audit(&self) -> Result<(), String> {
+        for (id, pod) in self.iter() {
+            let settling: Units = pod.settling.iter().map(|(_, weight)| weight).sum();
+            if settling != pod.settling_units {
+                return Err(format!("pod {}: settling {} is kept as {}", id.0, settling, pod.settling_units));
+            }
+            if self.open(id) != pod.usable(pod.rule.capacity) {
+                return Err(format!("pod {}: open units are stale", id.0));
+            }
+        }
+        Ok(())
+    }
+}
