@@ -210,6 +210,18 @@ impl Gate {
         Some(ApiId(index as u32))
     }
 
+    /// The name of an api.
+    #[must_use]
+    pub fn api_name(&self, api: ApiId) -> Option<&str> {
+        self.apis.get(api.index()).map(|api| api.rule.name.as_str())
+    }
+
+    /// The name of a pod.
+    #[must_use]
+    pub fn pod_name(&self, pod: PodId) -> Option<&str> {
+        self.ledger.pods.get(pod).map(|pod| pod.rule.name.as_str())
+    }
+
     /// The number of the pod of this name.
     #[must_use]
     pub fn pod_id(&self, name: &str) -> Option<PodId> {
@@ -389,6 +401,16 @@ impl Gate {
         let now = self.pass(now, out);
         let Some(Lease { holding, .. }) = self.leases.remove(lease.0) else { return false };
         self.ledger.exchange(now, Change::Return(holding, Ending::Completed), &mut self.grants);
+        self.hand_over(now, out);
+        true
+    }
+
+    /// A lease that was granted and never used comes back: no completion, and a trickle lease's tokens
+    /// return too. False if it had ended before.
+    pub fn unused(&mut self, now: Micros, lease: LeaseId, out: &mut Vec<Output>) -> bool {
+        let now = self.pass(now, out);
+        let Some(Lease { holding, .. }) = self.leases.remove(lease.0) else { return false };
+        self.ledger.exchange(now, Change::Return(holding, Ending::NeverStarted), &mut self.grants);
         self.hand_over(now, out);
         true
     }
