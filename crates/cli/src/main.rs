@@ -1,2 +1,31 @@
-//! In the making.
-fn main() {}
+//! `sluicegate`: admission by capacity units for a pool of pods.
+
+mod args;
+mod cmd;
+mod logs;
+mod pool;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    logs::start(args.log_format);
+    let outcome = match &args.command {
+        Command::Run(run) => cmd::run::run(run),
+        Command::Check(check) => cmd::check::run(check),
+        Command::Schema => cmd::schema::run(),
+        Command::Pod(pod) => cmd::pod::run(pod),
+        Command::Demo(demo) => cmd::demo::run(demo),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

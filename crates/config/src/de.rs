@@ -15,7 +15,11 @@ const ROUNDS_MAX: usize = 100;
 
 /// Reads a `T`, taking what is faulty out of the tree and adding it to `problems`.
 /// `None`: nothing of the kind can be made of it.
-pub(crate) fn read<T: DeserializeOwned>(file: &str, root: &mut Node, problems: &mut Vec<Problem>) -> Option<T> {
+pub(crate) fn read<T: DeserializeOwned>(
+    file: &str,
+    root: &mut Node,
+    problems: &mut Vec<Problem>,
+) -> Option<T> {
     for _ in 0..ROUNDS_MAX {
         let error = match T::deserialize(De(root)) {
             Ok(value) => return Some(value),
@@ -232,9 +236,10 @@ impl<'de> de::Deserializer<'de> for De<'_> {
             Value::Bad => Err(Error { kind: Kind::Silent, path: Vec::new() }),
             Value::Scalar { text, plain: true } if text == "true" => visitor.visit_bool(true),
             Value::Scalar { text, plain: true } if text == "false" => visitor.visit_bool(false),
-            Value::Scalar { text, .. } => {
-                Err(Error::fault(format!("{} is neither true nor false", quoted(text)), "write `true` or `false`"))
-            }
+            Value::Scalar { text, .. } => Err(Error::fault(
+                format!("{} is neither true nor false", quoted(text)),
+                "write `true` or `false`",
+            )),
             _ => Err(Error::fault("more than one word stands here", "write `true` or `false`")),
         }
     }
@@ -252,7 +257,10 @@ impl<'de> de::Deserializer<'de> for De<'_> {
         match &self.0.value {
             Value::Bad => Err(Error { kind: Kind::Silent, path: Vec::new() }),
             Value::Scalar { text, .. } => visitor.visit_enum(text.as_str().into_deserializer()),
-            _ => Err(Error::fault("more than one word stands here", format!("write one of {}", variants.join(", ")))),
+            _ => Err(Error::fault(
+                "more than one word stands here",
+                format!("write one of {}", variants.join(", ")),
+            )),
         }
     }
 

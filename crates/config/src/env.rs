@@ -38,7 +38,10 @@ fn value(inside: &str, vars: &dyn Fn(&str) -> Option<String>) -> Result<String, 
     let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !first || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         let what = format!("{} is no name of a variable", quoted(name));
-        return Err(Fault::new(what, "write `${NAME}` or `${NAME:-default}`; `$${` stands for a literal `${`"));
+        return Err(Fault::new(
+            what,
+            "write `${NAME}` or `${NAME:-default}`; `$${` stands for a literal `${`",
+        ));
     }
     match (vars(name), default) {
         (Some(value), None) => Ok(value),

@@ -205,7 +205,11 @@ pub(crate) fn read(file: &str, text: &str, vars: &dyn Fn(&str) -> Option<String>
     };
     let root = if text.len() > TEXT_MAX {
         let what = format!("the file has {} bytes; at most {TEXT_MAX} are read", text.len());
-        builder.problem(Mark { line: 1, column: 1 }, what, "keep many pods in their own file: `pods: {file: …}`");
+        builder.problem(
+            Mark { line: 1, column: 1 },
+            what,
+            "keep many pods in their own file: `pods: {file: …}`",
+        );
         None
     } else {
         builder.run(text)
@@ -272,7 +276,11 @@ impl Builder<'_> {
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    self.problem(mark, "a second document begins here", "keep one document: take out the `---`");
+                    self.problem(
+                        mark,
+                        "a second document begins here",
+                        "keep one document: take out the `---`",
+                    );
                     return false;
                 }
                 true
@@ -330,7 +338,11 @@ impl Builder<'_> {
     fn open(&mut self, frame: Frame) -> bool {
         if self.stack.len() >= DEPTH_MAX {
             let what = format!("nested deeper than {DEPTH_MAX} levels");
-            self.problem(frame.mark, what, "the schema needs 6 levels: look for a bracket that is not closed");
+            self.problem(
+                frame.mark,
+                what,
+                "the schema needs 6 levels: look for a bracket that is not closed",
+            );
             return false;
         }
         self.stack.push(frame);

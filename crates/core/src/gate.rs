@@ -12,7 +12,6 @@ use crate::ledger::Ledger;
 use crate::policy::{ApiPolicy, Mode, Policy, PolicyError, Units};
 use crate::refusal::{Reason, Refusal};
 use crate::slab::Slab;
-use crate::snapshot::{ApiSnapshot, PodSnapshot, Snapshot};
 use crate::stats::ApiCounts;
 use crate::time::Micros;
 
@@ -82,12 +81,12 @@ struct Lease {
 
 /// What the gate keeps per api. Indexed by [`ApiId`], never shrinks.
 #[derive(Debug)]
-struct Api {
-    rule: ApiPolicy,
-    gone: bool,
+pub(crate) struct Api {
+    pub(crate) rule: ApiPolicy,
+    pub(crate) gone: bool,
     /// The most units one ask could ever get; above it an ask is refused for good.
     most: Units,
-    counts: ApiCounts,
+    pub(crate) counts: ApiCounts,
 }
 
 /// Admission for one process, over the embedded ledger.
@@ -121,9 +120,10 @@ pub struct Gate {
     pub(crate) ledger: Ledger,
     leases: Slab<Lease>,
     deadlines: BTreeSet<(Micros, Ticket)>,
-    apis: Vec<Api>,
+    pub(crate) apis: Vec<Api>,
     pub(crate) mode: Mode,
     queue_max: usize,
+    early: bool,
     pub(crate) version: u64,
     pub(crate) abandoned_units: u64,
     random: fastrand::Rng,
@@ -146,6 +146,7 @@ impl Gate {
             apis: Vec::new(),
             mode: Mode::Enforce,
             queue_max: 0,
+            early: true,
             version: 0,
             abandoned_units: 0,
             random: fastrand::Rng::with_seed(seed),
@@ -174,6 +175,7 @@ impl Gate {
         let weights: Vec<Units> = self.apis.iter().map(|api| api.rule.weight).collect();
         self.mode = policy.admission.mode;
         self.queue_max = policy.admission.queue as usize;
+        self.early = policy.admission.early;
         self.ledger.configure(now, &policy, &ids, &weights, &mut self.grants);
         for index in 0..self.apis.len() {
             self.apis[index].most = self.ledger.most(ApiId(index as u32));
@@ -316,7 +318,8 @@ impl Gate {
             let waited = request.wait_us > 0 && deadline <= now;
             return refusal(self, if waited { Reason::WaitExceeded } else { Reason::NoRoom });
         }
-        if drain(outlook.ahead).is_some_and(|drain_us| out_of_reach(drain_us, deadline.since(now))) {
+        let beyond = |drain_us| out_of_reach(drain_us, deadline.since(now));
+        if self.early && drain(outlook.ahead).is_some_and(beyond) {
             return refusal(self, Reason::WaitExceeded);
         }
         if !self.make_room(now, &request, out) {
@@ -542,54 +545,6 @@ impl Gate {
             return Err(format!("{} deadlines, {} waiters", self.deadlines.len(), self.ledger.line.len()));
         }
         Ok(())
-    }
-
-    /// A copy of what it knows.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        let Ledger { pods, book, line, .. } = &self.ledger;
-        let mut waiting = vec![0u64; self.apis.len()];
-        for (_, waiter) in line.iter() {
-            waiting[waiter.request.api.index()] += 1;
-        }
-        let claim = self.ledger.claim().and_then(|(ticket, pod)| Some((line.get(ticket)?.request.api, pod)));
-        let pods = pods.iter().filter(|(_, pod)| !pod.gone || pod.used > 0).map(|(id, pod)| PodSnapshot {
-            id,
-            name: pod.rule.name.clone(),
-            capacity: pod.rule.capacity,
-            in_use: pod.used,
-            outside: pod.outside,
-            ready: pod.ready,
-            draining: pod.rule.draining,
-            gone: pod.gone,
-            refusals: pod.refusals,
-        });
-        let apis =
-            self.apis.iter().enumerate().filter(|(_, api)| !api.gone).map(|(index, api)| ApiSnapshot {
-                id: ApiId(index as u32),
-                name: api.rule.name.clone(),
-                weight: api.rule.weight,
-                in_use: book.apis[index].used,
-                waiting: waiting[index],
-                min: book.apis[index].min,
-                max: book.apis[index].max,
-                counts: api.counts,
-            });
-        Snapshot {
-            version: self.version,
-            capacity: book.capacity,
-            in_use: book.pooled + book.trickled,
-            waiting: line.len() as u64,
-            waiting_units: line.units(),
-            mode: self.mode,
-            reserve: book.reserve,
-            share: book.share,
-            trickled: book.trickled,
-            claim,
-            pods: pods.collect(),
-            apis: apis.collect(),
-            abandoned_units: self.abandoned_units,
-        }
     }
 }
 

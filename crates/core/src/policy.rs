@@ -78,6 +78,9 @@ pub struct Admission {
     pub trickle: Option<Trickle>,
     /// False switches claims off. Only the simulator does, to show what they are for.
     pub claims: bool,
+    /// False lets every ask wait out its time, however long the queue. Only the simulator does, to see what
+    /// became of those that would have been refused early.
+    pub early: bool,
 }
 
 /// The part of the pool that is entered by tokens which come back with time.
@@ -275,6 +278,7 @@ impl Default for Admission {
             reserve: Amount::Units(0),
             trickle: None,
             claims: true,
+            early: true,
         }
     }
 }

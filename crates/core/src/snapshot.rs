@@ -1,6 +1,8 @@
 //! A copy of what a gate knows, for people and for metrics.
 
+use crate::gate::Gate;
 use crate::ids::{ApiId, PodId};
+use crate::ledger::Ledger;
 use crate::policy::{Mode, Units};
 use crate::stats::ApiCounts;
 
@@ -77,4 +79,54 @@ pub struct ApiSnapshot {
     pub max: Option<Units>,
     /// Counters.
     pub counts: ApiCounts,
+}
+
+impl Gate {
+    /// A copy of what it knows.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let Ledger { pods, book, line, .. } = &self.ledger;
+        let mut waiting = vec![0u64; self.apis.len()];
+        for (_, waiter) in line.iter() {
+            waiting[waiter.request.api.index()] += 1;
+        }
+        let claim = self.ledger.claim().and_then(|(ticket, pod)| Some((line.get(ticket)?.request.api, pod)));
+        let pods = pods.iter().filter(|(_, pod)| !pod.gone || pod.used > 0).map(|(id, pod)| PodSnapshot {
+            id,
+            name: pod.rule.name.clone(),
+            capacity: pod.rule.capacity,
+            in_use: pod.used,
+            outside: pod.outside,
+            ready: pod.ready,
+            draining: pod.rule.draining,
+            gone: pod.gone,
+            refusals: pod.refusals,
+        });
+        let apis =
+            self.apis.iter().enumerate().filter(|(_, api)| !api.gone).map(|(index, api)| ApiSnapshot {
+                id: ApiId(index as u32),
+                name: api.rule.name.clone(),
+                weight: api.rule.weight,
+                in_use: book.apis[index].used,
+                waiting: waiting[index],
+                min: book.apis[index].min,
+                max: book.apis[index].max,
+                counts: api.counts,
+            });
+        Snapshot {
+            version: self.version,
+            capacity: book.capacity,
+            in_use: book.pooled + book.trickled,
+            waiting: line.len() as u64,
+            waiting_units: line.units(),
+            mode: self.mode,
+            reserve: book.reserve,
+            share: book.share,
+            trickled: book.trickled,
+            claim,
+            pods: pods.collect(),
+            apis: apis.collect(),
+            abandoned_units: self.abandoned_units,
+        }
+    }
 }

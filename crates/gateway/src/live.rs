@@ -1,13 +1,14 @@
 //! The rules that requests read, swapped whole: a request sees one version from its first byte on.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 use http::uri::Authority;
-use sluicegate::{ApiId, Gate, PodId};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use sluicegate::{ApiId, Ask, Gate, PodId};
 use sluicegate_config::{Config, OnDisconnect, PodScheme, PodSettings, Routes, Upgrade};
 
 /// The rules now in force: routes, api settings and the addresses of the pods.
@@ -28,7 +29,9 @@ pub(crate) struct Rules {
     names: Vec<String>,
     /// By [`PodId`]; `None` for a pod that this configuration does not list.
     pods: Vec<Option<Arc<PodTarget>>>,
-    pub(crate) prefer: Option<PodId>,
+    prefer: Option<PodId>,
+    /// The header whose value is a caller's fairness key.
+    fair_header: Option<HeaderName>,
 }
 
 /// What the proxy must know of an api.
@@ -122,11 +125,26 @@ impl Rules {
             names,
             pods,
             prefer: prefer.and_then(|name| gate.pod_id(name)),
+            fair_header: config.fair_header.as_deref().and_then(|name| name.parse().ok()),
         }
     }
 
     pub(crate) fn pod(&self, id: PodId) -> Option<&Arc<PodTarget>> {
         self.pods.get(id.index())?.as_ref()
+    }
+
+    /// The ask of a request: its api, the sidecar's pod and the caller's fairness key.
+    pub(crate) fn ask(&self, api: ApiId, headers: &HeaderMap) -> Ask {
+        let mut ask = Ask::new(api);
+        if let Some(pod) = self.prefer {
+            ask = ask.prefer(pod);
+        }
+        if let Some(value) = self.fair_header.as_ref().and_then(|name| headers.get(name)) {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(value.as_bytes());
+            ask = ask.key(hasher.finish());
+        }
+        ask
     }
 
     pub(crate) fn api_name(&self, id: ApiId) -> &str {
@@ -137,7 +155,7 @@ impl Rules {
 impl PodTarget {
     fn reuse_or_new(id: PodId, settings: &PodSettings, old: Option<&Rules>) -> Option<Arc<PodTarget>> {
         let before = old.and_then(|rules| rules.pod(id));
-        if let Some(before) = before.filter(|before| before.same_as(settings)) {
+        if let Some(before) = before.filter(|before| before.settings == *settings) {
             return Some(before.clone());
         }
         let authority = settings.url.authority();
@@ -149,12 +167,6 @@ impl PodTarget {
             host: HeaderValue::try_from(authority.as_str()).ok()?,
             authority: Authority::try_from(authority.as_str()).ok()?,
         }))
-    }
-
-    fn same_as(&self, settings: &PodSettings) -> bool {
-        self.settings.name == settings.name
-            && self.settings.url == settings.url
-            && self.stops() == (settings.on_disconnect == OnDisconnect::Stops)
     }
 
     pub(crate) fn name(&self) -> &str {

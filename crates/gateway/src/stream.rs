@@ -34,9 +34,11 @@ impl ClientStream {
     ///
     /// Costs one more file descriptor while it runs. Never completes if none is left.
     pub(crate) async fn hung_up(&self) {
-        let watch = self.lock().as_fd().try_clone_to_owned().and_then(|descriptor| {
-            TcpStream::from_std(std::net::TcpStream::from(descriptor))
-        });
+        let watch = self
+            .lock()
+            .as_fd()
+            .try_clone_to_owned()
+            .and_then(|descriptor| TcpStream::from_std(std::net::TcpStream::from(descriptor)));
         match watch {
             Ok(watch) => {
                 if let Ok(ready) = watch.ready(Interest::PRIORITY).await

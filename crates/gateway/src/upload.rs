@@ -42,7 +42,7 @@ struct Source {
     overflown: bool,
     ended: bool,
     client_failed: bool,
-    /// Bytes taken from the client; 0 means the body is untouched.
+    /// A frame was taken from the client: its size hint no longer means the whole.
     touched: bool,
     /// Wakes the try that waits for the client, to tell it that it was given up.
     waker: Option<Waker>,

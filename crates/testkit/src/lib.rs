@@ -1,1 +1,9 @@
-//! In the making.
+//! What the tests of this workspace share, so that each test owns its world: child processes that die with their
+//! test, clients that misbehave, a Redis of one's own, and waiting for a state instead of for a time.
+//!
+//! Everything listens on loopback at port 0 or on a Unix socket in a temporary folder; two tests never meet.
+
+pub mod client;
+pub mod process;
+pub mod redis;
+pub mod wait;

@@ -137,7 +137,8 @@ impl Pod {
     pub fn start(options: PodOptions, listener: TcpListener) -> io::Result<PodHandle> {
         let addr = listener.local_addr()?;
         let name = options.name.parse().map_err(|_| {
-            let what = format!("pod name {:?} cannot be sent as a header: use visible ASCII letters", options.name);
+            let what =
+                format!("pod name {:?} cannot be sent as a header: use visible ASCII letters", options.name);
             io::Error::new(io::ErrorKind::InvalidInput, what)
         })?;
         let gauge = Arc::new(Gauge::new(options.capacity, options.count_only));
@@ -230,6 +231,9 @@ struct Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("options", &self.options).field("gauge", &self.gauge).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("options", &self.options)
+            .field("gauge", &self.gauge)
+            .finish_non_exhaustive()
     }
 }

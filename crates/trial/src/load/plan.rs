@@ -68,7 +68,8 @@ impl Plan {
             if shape.rate_per_s <= 0.0 {
                 continue;
             }
-            let mut random = fastrand::Rng::with_seed(self.seed.wrapping_add(api as u64).wrapping_mul(STREAM));
+            let mut random =
+                fastrand::Rng::with_seed(self.seed.wrapping_add(api as u64).wrapping_mul(STREAM));
             let mut at_s = exponential(&mut random, 1.0 / shape.rate_per_s);
             while at_s < self.seconds {
                 let hold_ms = match shape.service {

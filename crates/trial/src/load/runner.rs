@@ -187,7 +187,9 @@ impl Run {
             error: None,
         };
         let exchange = self.exchange(&mut sample, pool);
-        if timeout(self.options.timeout, exchange).await.is_err() {
+        let ended = timeout(self.options.timeout, exchange).await.is_ok();
+        // An answer that is whole stays one, also when its connection was not ready again in time.
+        if !ended && sample.done_us == 0 {
             sample.done_us = self.now_us();
             sample.error = Some("timed out".to_owned());
         }
@@ -216,8 +218,8 @@ impl Run {
     async fn send<'a>(&'a self, sample: &mut Sample, pool: usize) -> Result<Taken<'a>, String> {
         let mut request = self.request(sample, pool);
         let pool = &self.pools[pool];
-        // An idle connection may close under the request, which then was not sent; each such one is gone for good.
-        loop {
+        // An idle connection may close under the request, which then surely was not sent.
+        for _ in 0..UNSENT_MAX {
             let mut connection =
                 pool.take().await.map_err(|error| format!("connect to {}: {error}", pool.addr()))?;
             match connection.send(request).await {
@@ -235,6 +237,7 @@ impl Run {
                 Err(None) => return Err("the connection was closed without an answer".to_owned()),
             }
         }
+        Err(format!("{UNSENT_MAX} connections were closed before the request was sent"))
     }
 
     fn request(&self, sample: &Sample, pool: usize) -> Request<Empty<Bytes>> {
@@ -249,6 +252,8 @@ impl Run {
     }
 }
 
+/// Tries on further connections of one request; each only after the one before took nothing.
+const UNSENT_MAX: u32 = 8;
 const POD: HeaderName = HeaderName::from_static("x-trial-pod");
 const TRIAL: HeaderName = HeaderName::from_static("x-trial");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");

@@ -75,10 +75,7 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match &mut self.script {
             Script::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Script::Blocks(blocks) => blocks.poll(cx),

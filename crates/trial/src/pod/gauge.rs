@@ -21,7 +21,7 @@ pub struct GaugeReading {
 
 /// A pod's units.
 ///
-/// **Invariant**: `in_use` is the sum of the weights of the live [`Units`] taken since the last `forget_all`.
+/// **Invariant**: `in_use` is the sum of the weights of the live `Units` taken since the last `forget_all`.
 #[derive(Debug)]
 pub struct Gauge {
     count_only: bool,

@@ -1,0 +1,99 @@
+//! The command line as typed. A wrong one exits with 2.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Co-ordinates the capacity units of a whole pool of pods, one step up the road.
+#[derive(Debug, Parser)]
+#[command(name = "sluicegate", version, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// How log lines on stderr look.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Take the roles whose sections the file has.
+    Run(Run),
+    /// Say what is wrong with a configuration, or what its rules mean in units.
+    Check(Check),
+    /// Print the configuration's JSON Schema.
+    Schema,
+    /// A sample pod with units of its own, for trials.
+    Pod(Pod),
+    /// Sample pods, gateway and load in one process: each pod alone beside Sluicegate.
+    Demo(Demo),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    /// The configuration.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Longest time to wait for requests in flight after SIGTERM or SIGINT.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub(crate) drain: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Check {
+    /// The configuration.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Also try to reach every pod.
+    #[arg(long)]
+    pub(crate) online: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pod {
+    /// The configuration that lists the pod.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// The pod's name there. It listens on the port of its url.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Never refuse, only keep the peak: a pod that refuses can never show an overshoot.
+    #[arg(long)]
+    pub(crate) count_only: bool,
+    /// Free units so many milliseconds after the last byte.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub(crate) late: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Demo {
+    /// Offered units over the pool's units.
+    #[arg(long, default_value_t = 0.95, value_parser = load)]
+    pub(crate) load: f64,
+    /// Length of the run.
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Longest wait for room, as in the configuration (`0`, `50ms`, `1s`).
+    #[arg(long, default_value = "1s")]
+    pub(crate) wait: String,
+    /// Seed of the arrivals and of the service times.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "write a number of seconds, like 60".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "write seconds from 0 up".to_owned())
+}
+
+fn load(text: &str) -> Result<f64, String> {
+    let load: f64 = text.parse().map_err(|_| "write a number like 0.95".to_owned())?;
+    if load > 0.0 && load <= 5.0 { Ok(load) } else { Err("write a load above 0 and up to 5".to_owned()) }
+}

@@ -1,0 +1,55 @@
+//! `sluicegate check`.
+
+use std::net::ToSocketAddrs;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use sluicegate_config::{Config, PodUrl};
+
+use super::{Failure, Outcome, load};
+use crate::args;
+use crate::pool;
+
+/// Longest time to connect to one pod.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+
+#[allow(clippy::print_stdout)] // the answer
+pub(crate) fn run(args: &args::Check) -> Outcome {
+    let mut config = load(&args.config)?;
+    let missing = pool::missing(&config);
+    for part in &missing {
+        eprintln!("{}: {part}", args.config.display());
+    }
+    if args.online {
+        pool::resolve(&mut config).map_err(Failure)?;
+    }
+    println!("{}", sluicegate_config::explain(&config).trim_end());
+    let unreachable = if args.online { unreachable(&config) } else { Vec::new() };
+    for line in &unreachable {
+        eprintln!("{line}");
+    }
+    Ok(if unreachable.is_empty() && missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A line for each pod that does not take a connection.
+fn unreachable(config: &Config) -> Vec<String> {
+    let failures = config.pods.iter().filter_map(|pod| {
+        let error = connect(&pod.url).err()?;
+        Some(format!(
+            "pod `{}`: nothing answers at {}: {error}\n  mend: start it, or correct its url",
+            pod.name, pod.url
+        ))
+    });
+    failures.collect()
+}
+
+fn connect(url: &PodUrl) -> std::io::Result<()> {
+    let mut last = std::io::Error::other("the name has no address");
+    for address in (url.host.as_str(), url.port).to_socket_addrs()? {
+        match std::net::TcpStream::connect_timeout(&address, CONNECT_MAX) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,97 @@
+//! `sluicegate run`: the roles of a file, until told to stop.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluicegate_gateway::{Admin, Gateway};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, Outcome, load};
+use crate::args;
+use crate::pool::{self, Pool};
+
+pub(crate) fn run(args: &args::Run) -> Outcome {
+    let config = load(&args.config)?;
+    let missing = pool::missing(&config);
+    if !missing.is_empty() {
+        return Err(Failure(format!("{}: {}", args.config.display(), missing.join("\n"))));
+    }
+    let pool = Pool::new(config.clone()).map_err(Failure)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::of("no runtime", &error))?;
+    let gateway = match &config.gateway {
+        Some(settings) => {
+            let place = format!("gateway cannot listen on {}", settings.listen);
+            let gateway = Gateway::start(pool.gate.clone(), Arc::clone(&pool.live), settings);
+            Some(gateway.map_err(|error| Failure::of(place, &error))?)
+        }
+        None => None,
+    };
+    let admin = match &config.admin {
+        Some(settings) => {
+            let place = format!("admin cannot listen on {}", settings.listen);
+            let admin = Admin::start(pool.gate.clone(), Arc::clone(&pool.live), pool.clone(), settings);
+            Some(admin.map_err(|error| Failure::of(place, &error))?)
+        }
+        None => None,
+    };
+    if let Some(gateway) = &gateway {
+        tracing::info!(listen = %gateway.local_addr(), pool = config.pool, "gateway listening");
+    }
+    if let Some(admin) = &admin {
+        tracing::info!(listen = %admin.local_addr(), "admin listening");
+    }
+    runtime.block_on(async {
+        if let Some(every) = pool::every(&config.source) {
+            tokio::spawn(watch_source(Arc::clone(&pool), every));
+        }
+        until_told_to_stop().await
+    })?;
+    if let Some(admin) = &admin {
+        admin.draining();
+    }
+    let Some(gateway) = gateway else { return Ok(ExitCode::SUCCESS) };
+    tracing::info!("draining: no new connections, waiting for the requests in flight");
+    let report = gateway.drain(args.drain);
+    tracing::info!(cut = report.cut, took_ms = report.took.as_millis() as u64, "drained");
+    Ok(if report.cut == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Looks at the pods' source again and again. Blocking look-ups run beside, so that a slow name server
+/// delays nobody.
+async fn watch_source(pool: Arc<Pool>, every: Duration) {
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(every).await;
+        let pool = Arc::clone(&pool);
+        let outcome = tokio::task::spawn_blocking(move || pool.refresh()).await;
+        match outcome.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(changed) => {
+                if changed {
+                    tracing::info!("the pods changed");
+                }
+                failing = false;
+            }
+            Err(error) if !failing => {
+                failing = true;
+                tracing::warn!(error, "the pods' source fails; the known pods go on");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub(crate) async fn until_told_to_stop() -> Result<(), Failure> {
+    let failed = |error| Failure::of("signals cannot be awaited", &error);
+    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The admin listener: health, metrics, state and live changes, apart from the traffic.
+
+mod metrics;
+mod state;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sluicegate::Gate;
+use sluicegate_config::{AdminSettings, Problems};
+use tokio::sync::oneshot;
+
+use crate::live::Live;
+use crate::server;
+use state::Identity;
+
+/// What the admin listener asks of the process it runs in.
+pub trait Control: Send + Sync + 'static {
+    /// Applies a JSON merge patch (RFC 7396) of the configuration's `apis`, `pods[].capacity` and
+    /// `admission`. May block for a moment.
+    ///
+    /// # Errors
+    /// Every problem that the patched configuration would have; nothing was changed.
+    fn patch(&self, patch: Value) -> Result<PatchAnswer, Problems>;
+
+    /// Whether this process should get traffic: configuration loaded, listeners up, not draining.
+    /// Never the ledger's state.
+    ///
+    /// # Errors
+    /// Why not, in a few words.
+    fn ready(&self) -> Result<(), String>;
+}
+
+/// What a change of the configuration came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PatchAnswer {
+    /// The version now in force.
+    pub version: u64,
+    /// Gates that said they obey it.
+    pub acknowledged: usize,
+    /// Gates there are.
+    pub gates: usize,
+}
+
+/// A running admin listener, on a thread of its own so that a busy gateway stays observable.
+/// Dropping it stops it.
+pub struct Admin {
+    local_addr: SocketAddr,
+    /// Dropped to stop.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What every handler needs.
+struct Shared {
+    gate: Gate,
+    live: Arc<Live>,
+    control: Arc<dyn Control>,
+    token: Option<String>,
+    identity: Identity,
+}
+
+impl Admin {
+    /// Listens on `settings.listen` (port 0 takes a free one).
+    ///
+    /// # Errors
+    /// The address cannot be listened on; or it is not loopback and no token is set
+    /// (`InvalidInput`): whoever reaches it could change the limits.
+    pub fn start(
+        gate: Gate,
+        live: Arc<Live>,
+        control: Arc<dyn Control>,
+        settings: &AdminSettings,
+    ) -> io::Result<Admin> {
+        if !settings.listen.ip().is_loopback() && settings.token.is_none() {
+            let what = format!(
+                "admin.listen {} can be reached by others and has no token\n  mend: set admin.token, or listen on 127.0.0.1",
+                settings.listen
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let listener = server::listen_alone(settings.listen, "admin.listen")?;
+        let local_addr = listener.local_addr()?;
+        let token = settings.token.clone();
+        let shared = Arc::new(Shared { gate, live, control, token, identity: Identity::new() });
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serve(listener, shared) => {}
+                    // Told, or the handle is gone: both mean stop.
+                    _ = stopped => {}
+                }
+            });
+            runtime.shutdown_background();
+        })?;
+        Ok(Admin { local_addr, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// The address it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of its thread was printed when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
+    let result = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => axum::serve(listener, router(shared)).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::error!(%error, "the admin listener has ended");
+    }
+}
+
+fn router(shared: Arc<Shared>) -> axum::Router {
+    axum::Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(show_metrics))
+        .route("/v1/state", get(show_state))
+        .route("/v1/config", axum::routing::patch(change_config))
+        .fallback(async |uri: Uri| problem(StatusCode::NOT_FOUND, &format!("there is no {}", uri.path())))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            let detail = format!("{} does not take {method}", uri.path());
+            problem(StatusCode::METHOD_NOT_ALLOWED, &detail)
+        })
+        .layer(middleware::from_fn_with_state(shared.clone(), authorize))
+        .with_state(shared)
+}
+
+/// Wants the token where one is set; not from probes, which learn nothing but yes or no.
+async fn authorize(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let free = matches!(request.uri().path(), "/healthz" | "/readyz");
+    let allowed = free
+        || shared.token.as_deref().is_none_or(|token| {
+            let given =
+                request.headers().get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+            given.split_at_checked(7).is_some_and(|(scheme, rest)| {
+                scheme.eq_ignore_ascii_case(b"bearer ") && same(rest, token.as_bytes())
+            })
+        });
+    if allowed {
+        return next.run(request).await;
+    }
+    let mut response = problem(
+        StatusCode::UNAUTHORIZED,
+        "send `Authorization: Bearer` with the admin token of the configuration",
+    );
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// Compares in a time that does not tell how much of the guess was right.
+fn same(given: &[u8], token: &[u8]) -> bool {
+    given.len() == token.len()
+        && given.iter().zip(token).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+}
+
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.control.ready() {
+        Ok(()) => "ready\n".into_response(),
+        Err(why) => problem(StatusCode::SERVICE_UNAVAILABLE, &why),
+    }
+}
+
+async fn show_metrics(State(shared): State<Arc<Shared>>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&shared.gate)).into_response()
+}
+
+async fn show_state(State(shared): State<Arc<Shared>>) -> Response {
+    Json(state::now(&shared.gate, &shared.live, &shared.identity)).into_response()
+}
+
+async fn change_config(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if !matches!(kind.as_str(), "application/json" | "application/merge-patch+json") {
+        let detail =
+            format!("`{kind}` is not understood; send application/merge-patch+json or application/json");
+        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, &detail);
+    }
+    let patch: Value = match serde_json::from_slice(&body) {
+        Ok(patch) => patch,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the body is no JSON: {error}")),
+    };
+    match shared.control.patch(patch) {
+        Ok(answer) => Json(answer).into_response(),
+        Err(problems) => {
+            let mut document = document(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "the patched configuration would not be valid; nothing was changed",
+            );
+            document["problems"] =
+                problems.0.iter().map(|one| json!({"what": one.what, "mend": one.mend})).collect();
+            answer(StatusCode::UNPROCESSABLE_ENTITY, &document)
+        }
+    }
+}
+
+fn problem(status: StatusCode, detail: &str) -> Response {
+    answer(status, &document(status, detail))
+}
+
+fn document(status: StatusCode, detail: &str) -> Value {
+    json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "detail": detail,
+    })
+}
+
+fn answer(status: StatusCode, document: &Value) -> Response {
+    let body = Body::from(document.to_string());
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+}
