@@ -1,15 +1,13 @@
 //! A pool as one process runs it: the gate, its live configuration, and where its pods come from.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use sluicegate::Gate;
-use sluicegate::policy::PodPolicy;
-use sluicegate_config::{
-    Config, LedgerSettings, OnDisconnect, PodSettings, PodSource, PodUrl, Problem, Problems,
-};
+use sluicegate_config::{Config, LedgerSettings, Overflow, PodSource, Problem, Problems};
 use sluicegate_gateway::{Control, Live, PatchAnswer};
 
 /// Sections of `config` that this version cannot take on, in words.
@@ -25,40 +23,39 @@ pub(crate) fn missing(config: &Config) -> Vec<String> {
     if config.source == PodSource::Registered {
         missing.push("`pods: {registered: true}` is not in this version; list the pods".to_owned());
     }
-    let enqueues = config.apis.iter().filter(|api| api.overflow != sluicegate_config::Overflow::Reject);
+    let enqueues = config.apis.iter().filter(|api| api.overflow != Overflow::Reject);
     for api in enqueues {
         missing.push(format!("api `{}`: `overflow: enqueue` is not in this version; remove it", api.name));
     }
     missing
 }
 
-/// Puts the pods into a configuration whose source is a name or a file; a listed one stays as it is.
+/// The configuration with its pods in it, where the source is a name or a file; one that lists them stays
+/// as it is.
 ///
 /// # Errors
-/// What could not be looked up or read, in words.
-pub(crate) fn resolve(config: &mut Config) -> Result<(), String> {
-    let pods = match &config.source {
-        PodSource::Listed | PodSource::Registered => return Ok(()),
+/// What could not be looked up, read or obeyed, in words.
+pub(crate) fn resolve(config: &Config) -> Result<Config, String> {
+    let loaded = match &config.source {
+        PodSource::Listed | PodSource::Registered => return Ok(config.clone()),
         PodSource::Dns { scheme, host, port, capacity, .. } => {
             let found = (host.as_str(), *port).to_socket_addrs();
-            let mut found: Vec<SocketAddr> =
-                found.map_err(|error| format!("pods: `{host}` cannot be looked up: {error}"))?.collect();
+            let found = found.map_err(|error| format!("pods: `{host}` cannot be looked up: {error}"))?;
+            let mut found: Vec<SocketAddr> = found.collect();
             found.sort_unstable();
             found.dedup();
             let pod = |address: SocketAddr| {
-                let name = address.to_string();
-                let url = PodUrl { scheme: *scheme, host: address.ip().to_string(), port: address.port() };
-                let settings =
-                    PodSettings { name: name.clone(), url, on_disconnect: OnDisconnect::default() };
-                (PodPolicy::new(&name, *capacity), settings)
+                sluicegate_config::dns_pod(*scheme, address.ip().to_string(), address.port(), *capacity)
             };
-            found.into_iter().map(pod).collect()
+            config.with_pods(found.into_iter().map(pod).collect())
         }
-        PodSource::File { path } => sluicegate_config::load_pods(path, &|name| std::env::var(name).ok())
-            .map_err(|problems| problems.to_string())?,
+        PodSource::File { path } => {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| format!("pods: {} cannot be read: {error}", path.display()))?;
+            config.with_pod_file(&path.display().to_string(), &text, &|name| std::env::var(name).ok())
+        }
     };
-    (config.policy.pods, config.pods) = pods.into_iter().unzip();
-    Ok(())
+    loaded.map(|loaded| loaded.config).map_err(|problems| problems.to_string())
 }
 
 /// How often a source that can change is looked at; `None` for one that cannot.
@@ -75,27 +72,30 @@ pub(crate) struct Pool {
     pub(crate) gate: Gate,
     pub(crate) live: Arc<Live>,
     rules: Mutex<Rules>,
+    draining: AtomicBool,
 }
 
 struct Rules {
-    /// As the file says.
-    file: Config,
+    /// As the file and the pods' source say.
+    base: Config,
     /// All patches so far, merged.
     patches: Value,
-    /// What is in force.
-    current: Config,
 }
 
 impl Pool {
     /// # Errors
     /// The pods cannot be found, or the rules cannot be obeyed, in words.
-    pub(crate) fn new(file: Config) -> Result<Arc<Pool>, String> {
-        let mut current = file.clone();
-        resolve(&mut current)?;
-        let gate = Gate::new(current.policy.clone()).map_err(|error| error.to_string())?;
-        let live = Arc::new(Live::new(&gate, &current));
-        let rules = Mutex::new(Rules { file, patches: Value::Object(Default::default()), current });
-        Ok(Arc::new(Pool { gate, live, rules }))
+    pub(crate) fn new(file: &Config) -> Result<Arc<Pool>, String> {
+        let base = resolve(file)?;
+        let gate = Gate::new(base.policy.clone()).map_err(|error| error.to_string())?;
+        let live = Arc::new(Live::new(&gate, &base));
+        let rules = Mutex::new(Rules { base, patches: Value::Object(Default::default()) });
+        Ok(Arc::new(Pool { gate, live, rules, draining: AtomicBool::new(false) }))
+    }
+
+    /// From now on this process wants no traffic.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// Looks at the pods' source again and takes what changed. A source that fails changes nothing: the
@@ -105,27 +105,23 @@ impl Pool {
     /// What failed, in words.
     pub(crate) fn refresh(&self) -> Result<bool, String> {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut config = rules.current.clone();
-        resolve(&mut config)?;
-        if config.pods == rules.current.pods && config.policy.pods == rules.current.policy.pods {
+        let base = resolve(&rules.base)?;
+        if base.pods == rules.base.pods && base.policy.pods == rules.base.policy.pods {
             return Ok(false);
         }
-        self.obey(&mut rules, config).map_err(|problems| problems.to_string())?;
+        let current = base.patch(&rules.patches).map_err(|problems| problems.to_string())?;
+        self.obey(&current).map_err(|problems| problems.to_string())?;
+        rules.base = base;
         Ok(true)
     }
 
-    fn obey(&self, rules: &mut Rules, config: Config) -> Result<u64, Problems> {
+    fn obey(&self, config: &Config) -> Result<u64, Problems> {
         let version = self.gate.configure(config.policy.clone()).map_err(|error| {
-            Problems(vec![Problem {
-                file: String::new(),
-                line: 0,
-                column: 0,
-                what: error.to_string(),
-                mend: "correct the value".to_owned(),
-            }])
+            let what = error.to_string();
+            let mend = "correct the value".to_owned();
+            Problems(vec![Problem { file: "rules".to_owned(), line: 0, column: 0, what, mend }])
         })?;
-        self.live.update(&self.gate, &config);
-        rules.current = config;
+        self.live.update(&self.gate, config);
         Ok(version)
     }
 }
@@ -135,17 +131,13 @@ impl Control for Pool {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         let mut patches = rules.patches.clone();
         sluicegate_config::merge(&mut patches, &patch);
-        let mut config = rules.file.patch(&patches)?;
-        if every(&config.source).is_some() {
-            config.pods.clone_from(&rules.current.pods);
-            config.policy.pods.clone_from(&rules.current.policy.pods);
-        }
-        let version = self.obey(&mut rules, config)?;
+        let config = rules.base.patch(&patches)?;
+        let version = self.obey(&config)?;
         rules.patches = patches;
         Ok(PatchAnswer { version, acknowledged: 1, gates: 1 })
     }
 
     fn ready(&self) -> Result<(), String> {
-        Ok(())
+        if self.draining.load(Ordering::Relaxed) { Err("draining".to_owned()) } else { Ok(()) }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn read<T: DeserializeOwned>(
         if path.is_empty() {
             return None;
         }
-        take_out(root, &path, !matches!(error.kind, Kind::Unknown { .. }));
+        take_out(root, &path);
     }
     problems.push(Problem {
         file: file.to_owned(),
@@ -44,7 +44,7 @@ pub(crate) fn read<T: DeserializeOwned>(
     None
 }
 
-fn take_out(root: &mut Node, path: &[usize], taint: bool) {
+fn take_out(root: &mut Node, path: &[usize]) {
     let Some((last, parents)) = path.split_last() else { return };
     let mut node = root;
     for index in parents {
@@ -54,12 +54,15 @@ fn take_out(root: &mut Node, path: &[usize], taint: bool) {
             _ => return,
         };
     }
-    node.tainted |= taint;
-    match &mut node.value {
-        Value::Seq(items) => drop(items.remove(*last)),
-        Value::Map(entries) => drop(entries.remove(*last)),
-        _ => {}
-    }
+    let key = match &mut node.value {
+        Value::Seq(items) => {
+            items.remove(*last);
+            String::new()
+        }
+        Value::Map(entries) => entries.remove(*last).key,
+        _ => return,
+    };
+    node.gone.push(key);
 }
 
 /// An error on its way up; each level adds the index of the child that it came from.
@@ -91,7 +94,7 @@ impl Error {
         let (node, key_mark, name) = walk(root, path);
         let (mark, what, mend) = match &self.kind {
             Kind::Silent => return None,
-            Kind::Missing(_) if node.tainted => return None,
+            Kind::Missing(key) if node.lost(key) => return None,
             Kind::Missing(key) => {
                 (node.mark, format!("`{key}` is missing"), format!("add `{key}: …`; it has no default"))
             }

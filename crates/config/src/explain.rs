@@ -211,7 +211,7 @@ fn time(span: Duration) -> String {
     let micros = span.as_micros();
     let units = [(3_600_000_000, "h"), (60_000_000, "min"), (1_000_000, "s"), (1_000, "ms")];
     for (scale, unit) in units {
-        if micros > 0 && micros % scale == 0 {
+        if micros > 0 && micros.is_multiple_of(scale) {
             return format!("{} {unit}", micros / scale);
         }
     }

@@ -47,7 +47,7 @@ pub use config::{
 };
 pub use explain::explain;
 pub use patch::merge;
-pub use problem::{Problem, Problems};
+pub use problem::{Fault, Problem, Problems};
 pub use redis::{RedisAddress, RedisKind, RedisSettings, RedisTlsSettings};
 pub use routes::Routes;
 pub use values::{PodScheme, PodUrl};

@@ -253,9 +253,12 @@ impl Over {
             }
             return;
         }
-        match self.origin.root.get_mut("pods").and_then(|pods| named(pods, name)) {
+        let Some(pods) = self.origin.root.get_mut("pods") else { return };
+        if matches!(pods.value, Value::Map(_)) {
+            return; // not found yet: the patch is applied again when they are
+        }
+        match named(pods, name) {
             Some(node) => node.set("capacity", from_json(capacity, 0)),
-            None if self.origin.root.get("pods").is_some_and(|pods| matches!(pods.value, Value::Map(_))) => {}
             None => {
                 let mend = self.suggest_name("pods", name);
                 self.problem("pods", format!("there is no pod {}", quoted(name)), mend);

@@ -45,12 +45,22 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// What and mend, before it is known where.
+/// What is wrong with one value and how to mend it, before it is known where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub(crate) what: String,
-    pub(crate) mend: String,
+pub struct Fault {
+    /// What is wrong and why.
+    pub what: String,
+    /// What to write instead.
+    pub mend: String,
 }
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.mend)
+    }
+}
+
+impl std::error::Error for Fault {}
 
 impl Fault {
     pub(crate) fn new(what: impl Into<String>, mend: impl Into<String>) -> Fault {

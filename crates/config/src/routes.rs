@@ -73,8 +73,7 @@ impl Pattern {
             return false;
         }
         let Some(path) = path.strip_prefix('/') else { return false };
-        let path = path.strip_suffix('/').unwrap_or(path);
-        let mut segments = path.split('/');
+        let mut segments = path.strip_suffix('/').unwrap_or(path).split('/');
         if path.is_empty() {
             segments.next(); // `split` finds one empty segment in nothing
         }
@@ -151,10 +150,9 @@ fn segments_of(path: &str) -> Result<(Vec<Segment>, bool), String> {
     if !path.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("a path has no such characters: percent-encode them, as the request does".to_owned());
     }
-    let inner = inner.strip_suffix('/').unwrap_or(inner);
     let mut segments = Vec::new();
     let mut rest = false;
-    for word in inner.split('/').skip(usize::from(inner.is_empty())) {
+    for word in inner.strip_suffix('/').unwrap_or(inner).split('/').skip(usize::from(inner.is_empty())) {
         if rest {
             return Err("`**` stands for all the rest, so nothing may follow it".to_owned());
         }
@@ -199,6 +197,7 @@ mod tests {
             ("/reports/**", "PUT", "/reportsx", false),
             ("/", "GET", "/", true),
             ("/", "GET", "/a", false),
+            ("/", "GET", "//", false),
             ("/**", "OPTIONS", "*", false),
             ("/orders", "GET", "/Orders", false),
             ("/orders", "GET", "/%6frders", false),
@@ -220,6 +219,7 @@ mod tests {
             ("/a*", "whole segment"),
             ("/a?b", "query"),
             ("/a//b", "empty segment"),
+            ("//", "empty segment"),
             ("/ä", "no such characters"),
         ] {
             let fault = pattern.parse::<Pattern>().expect_err(pattern);

@@ -28,8 +28,9 @@ pub(crate) struct Mark {
 #[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) mark: Mark,
-    /// A faulty child was taken out, so what is missing here is no news.
-    pub(crate) tainted: bool,
+    /// Keys whose faulty values were reported and taken out: that they are missing is no news. For a
+    /// list one empty text per item.
+    pub(crate) gone: Vec<String>,
     pub(crate) value: Value,
 }
 
@@ -74,7 +75,7 @@ impl From<usize> for Step<'_> {
 
 impl Node {
     pub(crate) fn new(mark: Mark, value: Value) -> Node {
-        Node { mark, tainted: false, value }
+        Node { mark, gone: Vec::new(), value }
     }
 
     pub(crate) fn plain(text: impl Into<String>) -> Node {
@@ -88,6 +89,11 @@ impl Node {
             }
             _ => false,
         }
+    }
+
+    /// True when the value of `key` was there, was reported and was taken out.
+    pub(crate) fn lost(&self, key: &str) -> bool {
+        self.gone.iter().any(|gone| gone == key)
     }
 
     pub(crate) fn entries(&self) -> &[Entry] {
@@ -256,7 +262,13 @@ impl Builder<'_> {
                 Err(error) => {
                     let mark = Mark { line: error.marker().line(), column: error.marker().col() + 1 };
                     let what = format!("not YAML: {}", error.info());
-                    let mend = "look at the indentation, quotes and brackets here and just before";
+                    let here = text.lines().nth(mark.line.saturating_sub(1)).unwrap_or("");
+                    // The braces of a variable end a flow mapping that is not meant to end.
+                    let mend = if here.contains("${") {
+                        "put quotes around the variable: \"${VAR}\""
+                    } else {
+                        "look at the indentation, quotes and brackets here and just before"
+                    };
                     self.problem(mark, what, mend);
                     return None;
                 }

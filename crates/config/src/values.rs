@@ -356,7 +356,7 @@ impl FromStr for Token {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Token, Fault> {
-        let mend = "take a long random word from the environment: `${SLUICEGATE_TOKEN}`";
+        let mend = "take a long random word from the environment: `\"${SLUICEGATE_TOKEN}\"`";
         if text.len() < 8 {
             return Err(Fault::new("the token has fewer than 8 characters, so it can be guessed", mend));
         }

@@ -13,7 +13,7 @@ use crate::redis::RedisUrl;
 use crate::routes::Pattern;
 use crate::values::{AmountText, HeaderName, Listen, Name, Percent, PodUrl, Rate, Size, Span, Token};
 
-/// Configuration of Sluicegate. `${VAR}` and `${VAR:-default}` come from the environment.
+/// Configuration of Sluicegate. `"${VAR}"` and `"${VAR:-default}"` come from the environment.
 #[derive(Deserialize, JsonSchema, Clone, Debug)]
 #[serde(deny_unknown_fields, expecting = "a mapping that begins with `pool: NAME`")]
 #[schemars(title = "Sluicegate")]

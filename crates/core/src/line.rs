@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::exchange::{Place, Request};
 use crate::ids::{ApiId, PodId, Ticket};
 use crate::policy::Units;
-use crate::rank::{Rank, Ranker};
+use crate::rank::{Rank, Ranker, TAG};
 use crate::slab::Slab;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -143,7 +143,7 @@ impl Line {
         let tail = |(key, class): (&ClassKey, &Class)| {
             let (mut rank, ticket) = *class.entries.back().expect("classes are not empty");
             if ranker.is_fair() {
-                rank.value = ranker.start_tag(key.key) + class.live as u64 * u64::from(key.weight);
+                rank.value = ranker.start_tag(key.key) + class.live as u64 * u64::from(key.weight) * TAG;
             }
             Head { rank, ticket }
         };

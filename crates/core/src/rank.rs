@@ -6,7 +6,9 @@ use crate::exchange::Request;
 use crate::policy::{Order, Policy, Units};
 
 /// Start tags of `fair` advance by this much per unit, so that shares stay exact for weights of 1.
-const TAG: u64 = 1 << 16;
+pub(crate) const TAG: u64 = 1 << 16;
+/// Heaviest requests that a key may lag behind the pool's virtual time and still make up for.
+const LAG_MAX: u64 = 4;
 /// Keys that have no waiter are forgotten beyond this many.
 const KEYS_IDLE_MAX: usize = 4096;
 
@@ -21,12 +23,15 @@ pub(crate) struct Rank {
 ///
 /// `light-first` and `fifo` fix an ask's rank when it arrives. `fair` is start-time fair queueing: the
 /// rank is the start tag of the ask's key, which moves only when the key is *served*; so asks that gave
-/// up cost their key nothing.
+/// up cost their key nothing. Light asks slip past a heavy head wherever single units come free, so a key
+/// that was passed keeps its tag (up to [`LAG_MAX`]), and one that [is ahead](Ranker::is_ahead) holds back.
 #[derive(Debug, Default)]
 pub(crate) struct Ranker {
     order: Order,
     lightest: Units,
     heaviest: Units,
+    /// The largest pod's capacity.
+    largest: Units,
     /// Largest start tag served so far: the pool's virtual time.
     virtual_time: u64,
     /// Finish tag of the last ask served per key.
@@ -38,6 +43,7 @@ impl Ranker {
         let weights = policy.apis.iter().filter(|api| !api.exempt).map(|api| api.weight);
         self.lightest = weights.clone().min().unwrap_or(1);
         self.heaviest = weights.max().unwrap_or(1);
+        self.largest = policy.pods.iter().map(|pod| pod.capacity).max().unwrap_or(0);
         if self.order != policy.admission.order {
             self.finish.clear();
             self.virtual_time = 0;
@@ -62,20 +68,30 @@ impl Ranker {
         }
     }
 
-    /// 0.9 x wait x x^2, x = the weight's place between the lightest and the heaviest: a deadline order
-    /// in which light asks hardly wait and heavy ones still go before their time runs out.
+    /// 0.9 x wait x x^2 x (1 - y), x = the weight's place between the lightest and the heaviest, y = its part of
+    /// the largest pod: a deadline order in which light asks hardly wait and heavy ones still go before their
+    /// time runs out. Without y an ask for half a pod has its turn too late for the claimed pod to drain: in
+    /// simulation (rare ones among light asks at load 1.0) 33 % of them were refused, and none with it.
     fn offset(&self, request: &Request) -> u64 {
         let span = u128::from(self.heaviest - self.lightest);
-        if span == 0 {
+        if span == 0 || self.largest == 0 {
             return 0;
         }
         let above = u128::from(request.weight.clamp(self.lightest, self.heaviest) - self.lightest);
-        (u128::from(request.wait_us) * 9 * above * above / (10 * span * span)) as u64
+        let offset = u128::from(request.wait_us) * 9 * above * above / (10 * span * span);
+        let spare = u128::from(self.largest.saturating_sub(request.weight));
+        (offset * spare / u128::from(self.largest)) as u64
     }
 
     /// The start tag that `key` would be served with now.
     pub(crate) fn start_tag(&self, key: u64) -> u64 {
-        self.finish.get(&key).copied().unwrap_or(0).max(self.virtual_time)
+        let floor = self.virtual_time.saturating_sub(LAG_MAX * u64::from(self.heaviest) * TAG);
+        self.finish.get(&key).copied().unwrap_or(0).max(floor)
+    }
+
+    /// Whether `key` was served more than one heaviest request further than `claimant`. Only under `fair`.
+    pub(crate) fn is_ahead(&self, key: u64, claimant: u64) -> bool {
+        self.is_fair() && self.start_tag(key) > self.start_tag(claimant) + u64::from(self.heaviest) * TAG
     }
 
     /// An ask of `key` was served.
@@ -84,7 +100,7 @@ impl Ranker {
             return;
         }
         let start = self.start_tag(key);
-        self.virtual_time = start;
+        self.virtual_time = self.virtual_time.max(start);
         self.finish.insert(key, start + u64::from(weight) * TAG);
         if self.finish.len() > KEYS_IDLE_MAX {
             let now = self.virtual_time;

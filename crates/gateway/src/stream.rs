@@ -1,5 +1,5 @@
-//! The client's socket, shared between hyper and us, so that a hang-up can be seen while hyper
-//! does not read.
+//! The two sockets of a request. The client's is shared between hyper and us, so that a hang-up can
+//! be seen while hyper does not read; the pod's lets an early answer be read.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -110,5 +110,61 @@ impl AsyncWrite for ClientStream {
 
     fn is_write_vectored(&self) -> bool {
         self.lock().is_write_vectored()
+    }
+}
+
+/// A pod's TCP connection.
+///
+/// A pod that answers before it has read the whole body and closes makes our next write fail, with
+/// its answer waiting to be read; hyper would give up at the failed write. So a write to a closed
+/// connection succeeds here and goes nowhere, and the reading side tells what happened.
+pub(crate) struct PodStream(TcpStream);
+
+impl PodStream {
+    pub(crate) fn new(stream: TcpStream) -> PodStream {
+        PodStream(stream)
+    }
+}
+
+/// `done` instead of the error of a connection that the pod has closed.
+fn closed_is<T>(result: io::Result<T>, done: T) -> io::Result<T> {
+    match result {
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            Ok(done)
+        }
+        result => result,
+    }
+}
+
+impl AsyncRead for PodStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for PodStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, buf).map(|result| closed_is(result, buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx).map(|result| closed_is(result, ()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all = bufs.iter().map(|buf| buf.len()).sum();
+        Pin::new(&mut self.get_mut().0).poll_write_vectored(cx, bufs).map(|result| closed_is(result, all))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
     }
 }

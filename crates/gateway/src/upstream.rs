@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use crate::live::{Live, PodTarget};
+use crate::stream::PodStream;
 use crate::upload::UploadBody;
 
 /// Longest time to open a connection to a pod.
@@ -257,7 +258,7 @@ fn pool_of<'a>(pods: &'a mut Vec<PodPool>, target: &Arc<PodTarget>) -> &'a mut P
     pool
 }
 
-async fn connect(target: &PodTarget) -> io::Result<TcpStream> {
+async fn connect(target: &PodTarget) -> io::Result<PodStream> {
     let open = async {
         match target.address {
             Some(address) => TcpStream::connect(address).await,
@@ -268,5 +269,5 @@ async fn connect(target: &PodTarget) -> io::Result<TcpStream> {
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection within 1 s"))??;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(PodStream::new(stream))
 }

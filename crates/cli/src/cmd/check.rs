@@ -21,7 +21,7 @@ pub(crate) fn run(args: &args::Check) -> Outcome {
         eprintln!("{}: {part}", args.config.display());
     }
     if args.online {
-        pool::resolve(&mut config).map_err(Failure)?;
+        config = pool::resolve(&config).map_err(Failure)?;
     }
     println!("{}", sluicegate_config::explain(&config).trim_end());
     let unreachable = if args.online { unreachable(&config) } else { Vec::new() };

@@ -17,7 +17,7 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
     if !missing.is_empty() {
         return Err(Failure(format!("{}: {}", args.config.display(), missing.join("\n"))));
     }
-    let pool = Pool::new(config.clone()).map_err(Failure)?;
+    let pool = Pool::new(&config).map_err(Failure)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -50,9 +50,7 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
         }
         until_told_to_stop().await
     })?;
-    if let Some(admin) = &admin {
-        admin.draining();
-    }
+    pool.drain();
     let Some(gateway) = gateway else { return Ok(ExitCode::SUCCESS) };
     tracing::info!("draining: no new connections, waiting for the requests in flight");
     let report = gateway.drain(args.drain);

@@ -21,7 +21,8 @@ impl Check<'_> {
             self.problem(at!["ledger", "ttl"], what, "write `500ms` to `5m`; `5s` is the default");
         }
         let pace = ledger.pace.map_or(PACE, |span| span.0);
-        if pace < Duration::from_millis(1) || pace > ttl / 10 {
+        let slow = pace < Duration::from_millis(1) || pace > ttl / 10;
+        if ledger.pace.is_some() && slow {
             let what = "the pace of exchanges is at least 1ms and at most a tenth of `ttl`";
             self.problem(at!["ledger", "pace"], what, "write `5ms`, the default");
         }
@@ -41,7 +42,7 @@ impl Check<'_> {
             self.problem(
                 at!["ledger", "redis"],
                 "a user without a password",
-                "add `password: ${REDIS_PASSWORD}`",
+                "add `password: \"${REDIS_PASSWORD}\"`",
             );
         }
         LedgerSettings::Redis(Box::new(RedisSettings {

@@ -57,7 +57,7 @@ impl Check<'_> {
         self.guarded(at!["decisions", "http"], decisions.http, token);
         self.guarded(at!["decisions", "ext_proc"], decisions.ext_proc, token);
         let section = self.root.get("decisions");
-        let silent = section.is_some_and(|section| section.tainted);
+        let silent = section.is_some_and(|section| section.lost("http") || section.lost("ext_proc"));
         if decisions.http.is_none() && decisions.ext_proc.is_none() && !silent {
             let mend = "add `http: \"127.0.0.1:8090\"` or `ext_proc: \"127.0.0.1:8091\"`";
             self.problem(at!["decisions"], "neither `http` nor `ext_proc`: nothing listens", mend);
@@ -76,11 +76,13 @@ impl Check<'_> {
             Step::Key(key) => key,
             Step::Index(_) => "",
         });
-        let silent = self.root.get(section).is_some_and(|section| section.tainted);
+        let silent = self.root.get(section).is_some_and(|section| section.lost("token"));
         if token.is_none() && !address.ip().is_loopback() && !silent {
             let what = format!("{address} can be reached from other machines, and there is no `token`");
-            let mend =
-                format!("add `token: ${{SLUICEGATE_TOKEN}}`, or listen on `127.0.0.1:{}`", address.port());
+            let mend = format!(
+                "add `token: \"${{SLUICEGATE_TOKEN}}\"`, or listen on `127.0.0.1:{}`",
+                address.port()
+            );
             self.problem(path, what, mend);
         }
     }
@@ -100,7 +102,7 @@ impl Check<'_> {
                 self.problem(at![path[0], path[1]], what, "give each listener its own port");
             }
         }
-        if all.is_empty() && !self.root.tainted {
+        if all.is_empty() {
             let what = "no role: `run` would have nothing to do";
             self.warning(&[], what, "add `gateway: {listen: \"127.0.0.1:8080\"}`");
         }

@@ -79,10 +79,10 @@ pub(crate) fn check(
 
 impl Check<'_> {
     fn config(&mut self, file: &wire::File, origin: &Arc<Origin>, whole: bool) -> Option<Config> {
-        if file.pool.is_none() && !self.root.tainted {
+        if file.pool.is_none() && !self.root.lost("pool") {
             self.problem(&[], "`pool` is missing", "add `pool: NAME`, the name of the service");
         }
-        if file.pods.is_none() && !self.root.tainted {
+        if file.pods.is_none() && !self.root.lost("pods") {
             self.problem(&[], "`pods` is missing", "add `pods:` with a list of `{name, url, capacity}`");
         }
         let none = wire::Admission::default();
@@ -290,7 +290,8 @@ fn api_policy(api: &wire::Api, admission: &wire::Admission) -> ApiPolicy {
     ApiPolicy {
         name: api.name.0.clone(),
         weight: api.weight.unwrap_or(1),
-        min: api.min.map_or(Amount::Units(0), |amount| amount.0),
+        // An exempt api holds nothing, so a guarantee would be kept for nobody.
+        min: api.min.filter(|_| api.exempt != Some(true)).map_or(Amount::Units(0), |amount| amount.0),
         max: api.max.map(|amount| amount.0),
         protected: api.protected.unwrap_or(false),
         exempt: api.exempt.unwrap_or(false),

@@ -35,7 +35,7 @@ impl Check<'_> {
         let list_path = |rest: &[Step<'static>]| -> Vec<Step<'static>> {
             base.into_iter().chain(rest.iter().copied()).collect()
         };
-        if pods.is_empty() && !tainted(list) {
+        if pods.is_empty() && !told(list) {
             let mend = "list at least one `{name, url, capacity}`";
             self.problem(&list_path(&[]), "no pod: every request would be refused", mend);
         }
@@ -63,7 +63,8 @@ impl Check<'_> {
                 }
             }
         }
-        if pods.iter().map(|pod| u64::from(pod.capacity)).sum::<u64>() > u64::from(UNITS_MAX) {
+        let each = pods.iter().all(|pod| pod.capacity <= UNITS_MAX);
+        if each && pods.iter().map(|pod| u64::from(pod.capacity)).sum::<u64>() > u64::from(UNITS_MAX) {
             let what = format!("the pods together have more than {UNITS_MAX} units");
             self.problem(&list_path(&[]), what, "use a larger unit");
         }
@@ -76,7 +77,7 @@ impl Check<'_> {
         let given = [source.dns.is_some(), source.file.is_some(), source.registered.is_some()];
         let count = given.iter().filter(|given| **given).count();
         if count != 1 {
-            if !tainted(self.root) {
+            if !told(self.root) {
                 self.problem(at!["pods"], format!("{count} sources of pods, and one is needed"), mend);
             }
             return None;
@@ -104,7 +105,7 @@ impl Check<'_> {
             );
         }
         match source.capacity {
-            None if !tainted(self.root) => {
+            None if !told(self.root) => {
                 let mend = "add `capacity: 20`, the units that each pod can hold at once";
                 self.problem(at!["pods"], "`capacity` is missing", mend);
             }
@@ -134,8 +135,10 @@ impl Check<'_> {
     }
 }
 
-fn tainted(root: &Node) -> bool {
-    root.tainted || root.get("pods").is_some_and(|pods| pods.tainted)
+/// True when something under `pods` was faulty and is told of already.
+fn told(root: &Node) -> bool {
+    let list = root.get("pods").unwrap_or(root);
+    root.lost("pods") || !list.gone.is_empty()
 }
 
 fn found_pod(pod: &wire::Pod) -> FoundPod {

@@ -114,7 +114,7 @@ fn waits(now: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     )?;
     for api in &now.apis {
         let counts = &api.counts;
-        let bounds = WAIT_BOUNDS_US.iter().map(|bound| *bound as f64 / SECOND).chain([f64::MAX]);
+        let bounds = WAIT_BOUNDS_US.iter().map(|bound| *bound as f64 / SECOND).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(counts.waits).collect();
         family.encode_family(&[("api", api.name.as_str())])?.encode_histogram::<NoLabelSet>(
             counts.waited_us as f64 / SECOND,
