@@ -87,7 +87,7 @@ fn trickle(text: &mut String, config: &Config, sums: &Sums, trickle: Trickle) {
     let rate = rate_text(trickle.rate_milli);
     line!(
         text,
-        "  Trickle: when those {open} are used up, the last {} of the pool are entered by tokens, {rate} units per \
+        "  Trickle: who finds no room in those {open} may enter the last {} of the pool by tokens: {rate} units per \
          second, {} at once; a request's end gives no token back. Trickle requests hold at most {} together.",
         count(sums.share, "unit"),
         sums.share,

@@ -4,9 +4,9 @@
 //! Apis and pods are named by the keys of an object, or by `name` in a list of objects:
 //! `{"apis": {"report": {"max": 6}}}` is `{"apis": [{"name": "report", "max": 6}]}`.
 //!
-//! Patches accumulate in one document ([`merge`]); `null` takes a key out of that document, so that
-//! the file's value, or else the default, is in force again. Hence no patch can take away what the file sets; `max: "100%"`,
-//! `reserve: 0` and `trickle: {"share": 0}` say the same.
+//! Patches accumulate in one document ([`merge`]); `null` takes a key out of that document, so that the
+//! file's value, or else the default, is in force again. Hence no patch can take away what the file sets;
+//! `max: "100%"`, `reserve: 0` and `trickle: {"share": 0}` say the same.
 
 use std::sync::Arc;
 
@@ -89,7 +89,7 @@ impl Config {
         let with_found = Arc::new(Origin { found, ..(*self.origin).clone() });
         let (config, _) = check::check(with_found, root, problems)?;
         // The next patch starts from the file again.
-        Ok(Config { origin: Arc::clone(&self.origin), ..config })
+        Ok(Config { origin: Arc::clone(&self.origin), source: self.source.clone(), ..config })
     }
 
     /// The configuration with these pods: what a `dns`, `file` or `registered` source gives.
@@ -110,7 +110,7 @@ impl Config {
         let origin = Origin { found: Some(pods), ..(*self.origin).clone() };
         let root = origin.root.clone();
         let (config, warnings) = check::check(Arc::new(origin), root, Vec::new())?;
-        Ok(Loaded { config, warnings })
+        Ok(Loaded { config: Config { source: self.source.clone(), ..config }, warnings })
     }
 
     /// As [`with_pods`](Config::with_pods), from the text of a pod file: a list as under `pods:`.

@@ -94,6 +94,11 @@ impl Book {
         need <= u64::from(self.capacity.saturating_sub(self.share))
     }
 
+    /// Whether `weight` more units lie within the api's own guarantee.
+    pub(crate) fn is_guaranteed(&self, api: ApiId, weight: Units) -> bool {
+        self.apis[api.index()].unfilled() >= u64::from(weight)
+    }
+
     /// kept(a): the others' unfilled guarantees, and the reserve unless a is protected.
     fn kept(&self, api: ApiId) -> u64 {
         let book = &self.apis[api.index()];

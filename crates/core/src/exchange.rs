@@ -90,13 +90,14 @@ pub enum Change {
     Force(Request),
     /// A waiter gave up.
     Withdraw(Ticket),
-    /// A holding ended.
+    /// A holding ended. If it did not complete, a `Try` of the same ask and a `Tick` follow: waiters are looked at
+    /// after it has asked again.
     Return(Holding, Ending),
     /// A pod said how many units are in use on it, all callers together.
     InUse(PodId, Units),
     /// A pod's health changed.
     Ready(PodId, bool),
-    /// Nothing but time passed.
+    /// Nothing but time passed, or no more changes follow.
     Tick,
 }
 

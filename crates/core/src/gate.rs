@@ -181,8 +181,33 @@ impl Gate {
             self.apis[index].most = self.ledger.most(ApiId(index as u32));
         }
         self.hand_over(now, out);
+        self.turn_away(now, out);
         self.version += 1;
         Ok(self.version)
+    }
+
+    /// Refuses waiters that the new rules can never serve, so that none claims a pod in vain.
+    fn turn_away(&mut self, now: Micros, out: &mut Vec<Output>) {
+        let hopeless = |request: &Request| {
+            let most = self.apis[request.api.index()].most;
+            self.mode != Mode::Enforce || (most > 0 && request.weight > most)
+        };
+        let waiters = self.ledger.line.iter().map(|(ticket, waiter)| (ticket, waiter.request));
+        let hopeless: Vec<(Ticket, Request)> = waiters.filter(|(_, request)| hopeless(request)).collect();
+        for (ticket, request) in hopeless {
+            // One before may have made room for it.
+            if self.ledger.line.get(ticket).is_none() {
+                continue;
+            }
+            self.forget(now, ticket, &request);
+            let refusal = match self.mode {
+                Mode::Enforce => self.refuse_heavy(&request),
+                // Nothing waits in the other modes, and whoever still does found no pod.
+                Mode::Shadow | Mode::Off => self.refuse(&request, Reason::NoReadyPod, None),
+            };
+            out.push(Output::Refused(ticket, refusal));
+            self.hand_over(now, out);
+        }
     }
 
     fn number_apis(&mut self, policy: &Policy) -> Vec<ApiId> {
@@ -319,7 +344,8 @@ impl Gate {
             return refusal(self, if waited { Reason::WaitExceeded } else { Reason::NoRoom });
         }
         let beyond = |drain_us| out_of_reach(drain_us, deadline.since(now));
-        if self.early && drain(outlook.ahead).is_some_and(beyond) {
+        // What a pod refused is not refused here while wait remains.
+        if self.early && !request.again && drain(outlook.ahead).is_some_and(beyond) {
             return refusal(self, Reason::WaitExceeded);
         }
         if !self.make_room(now, &request, out) {
@@ -343,7 +369,7 @@ impl Gate {
         if line.len() < self.queue_max {
             return true;
         }
-        let newcomer = line.rank_of_newcomer(request, ranker);
+        let newcomer = line.tail_rank_of_newcomer(request, ranker);
         let Some(worst) = line.worst(ranker).filter(|worst| worst.rank > newcomer) else { return false };
         self.evict(now, worst.ticket, |_, _| Reason::QueueFull, out);
         true
@@ -442,6 +468,7 @@ impl Gate {
         let Lease { request, holding } = self.leases.remove(lease.0)?;
         self.ledger.exchange(now, Change::Return(holding, ending), &mut self.grants);
         let answer = self.admit(now, Request { again: true, ..request }, out);
+        self.ledger.exchange(now, Change::Tick, &mut self.grants);
         self.hand_over(now, out);
         Some(answer)
     }

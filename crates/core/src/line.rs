@@ -138,6 +138,17 @@ impl Line {
         heads.sort_unstable();
     }
 
+    /// What [`Line::worst`] compares a newcomer by, when there is no more room to wait. Under `fair` the key
+    /// that has queued most goes last.
+    pub(crate) fn tail_rank_of_newcomer(&self, request: &Request, ranker: &Ranker) -> Rank {
+        let mut rank = self.rank_of_newcomer(request, ranker);
+        if ranker.is_fair() {
+            let queued = self.classes.get(&class_of(request, ranker)).map_or(0, |class| class.live as u64);
+            rank.value += (queued + 1) * u64::from(request.weight) * TAG;
+        }
+        rank
+    }
+
     /// The waiter who goes last of all.
     pub(crate) fn worst(&self, ranker: &Ranker) -> Option<Head> {
         let tail = |(key, class): (&ClassKey, &Class)| {

@@ -36,6 +36,8 @@ pub(crate) struct Ranker {
     virtual_time: u64,
     /// Finish tag of the last ask served per key.
     finish: BTreeMap<u64, u64>,
+    /// Keys that lag no more than a new one would are forgotten when there are this many.
+    finish_max: usize,
 }
 
 impl Ranker {
@@ -85,8 +87,11 @@ impl Ranker {
 
     /// The start tag that `key` would be served with now.
     pub(crate) fn start_tag(&self, key: u64) -> u64 {
-        let floor = self.virtual_time.saturating_sub(LAG_MAX * u64::from(self.heaviest) * TAG);
-        self.finish.get(&key).copied().unwrap_or(0).max(floor)
+        self.finish.get(&key).copied().unwrap_or(0).max(self.lag_floor())
+    }
+
+    fn lag_floor(&self) -> u64 {
+        self.virtual_time.saturating_sub(LAG_MAX * u64::from(self.heaviest) * TAG)
     }
 
     /// Whether `key` was served more than one heaviest request further than `claimant`. Only under `fair`.
@@ -102,9 +107,11 @@ impl Ranker {
         let start = self.start_tag(key);
         self.virtual_time = self.virtual_time.max(start);
         self.finish.insert(key, start + u64::from(weight) * TAG);
-        if self.finish.len() > KEYS_IDLE_MAX {
-            let now = self.virtual_time;
-            self.finish.retain(|_, finish| *finish > now);
+        if self.finish.len() > self.finish_max.max(KEYS_IDLE_MAX) {
+            let floor = self.lag_floor();
+            self.finish.retain(|_, finish| *finish > floor);
+            // Twice what is left, so that a crowd of busy keys is not walked at every grant.
+            self.finish_max = 2 * self.finish.len();
         }
     }
 

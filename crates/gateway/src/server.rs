@@ -31,6 +31,8 @@ const HEADER_READ_MAX: Duration = Duration::from_secs(10);
 const STREAMS_MAX: u32 = 1000;
 /// Connections the kernel keeps for a worker that is busy.
 const BACKLOG: i32 = 4096;
+/// How long a drain still accepts: clients that the kernel has connected already would be reset.
+const LAST_ACCEPTS: Duration = Duration::from_millis(50);
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -240,7 +242,9 @@ async fn run(
     };
     let graceful = GracefulShutdown::new();
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
-    let deadline = loop {
+    let mut deadline = None;
+    let mut last_accept = Instant::now();
+    loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
@@ -252,12 +256,16 @@ async fn run(
                 }
             },
             _ = every_second.tick() => worker.pools.tick(),
-            changed = stop.changed() => {
+            changed = stop.changed(), if deadline.is_none() => {
                 let now = Instant::now();
-                break if changed.is_ok() { stop.borrow().unwrap_or(now) } else { now };
+                let until = if changed.is_ok() { stop.borrow().unwrap_or(now) } else { now };
+                deadline = Some(until);
+                last_accept = until.min(now + LAST_ACCEPTS);
             }
+            () = tokio::time::sleep_until(last_accept), if deadline.is_some() => break,
         }
-    };
+    }
+    let deadline = deadline.expect("the loop ends only with one");
     drop(listener);
     end(&worker, graceful, deadline).await
 }

@@ -30,8 +30,9 @@
 //!
 //! # When units are taken and freed
 //!
-//! Taken when the request's headers arrive. Freed when the last byte of the response was handed to the kernel, or
-//! [`PodOptions::late`] after it. Over HTTP/2 "handed to the kernel" is approximate: freed when the last frame was
+//! Taken when the request's headers arrive. Freed just before the last byte of the response leaves, as a servlet filter
+//! frees before its container flushes: whoever has seen the end may send the next request. With
+//! [`PodOptions::late`] they are freed that long after the last byte was handed to the kernel. Over HTTP/2 "handed to the kernel" is approximate: freed when the last frame was
 //! handed to the HTTP/2 connection, which may hold back as much as the client's window does not admit.
 
 mod answer;
@@ -86,7 +87,8 @@ pub struct PodOptions {
     pub capacity: u32,
     /// Never refuses, and keeps the peak. A pod that refuses can never show an overshoot.
     pub count_only: bool,
-    /// Time between the last byte of a response and the freeing of its units; rounded up to 1 ms.
+    /// Time between the last byte of a response and the freeing of its units; rounded up to 1 ms. Zero: they are
+    /// free before the last byte leaves.
     pub late: Duration,
     /// What happens to the work when its client has gone.
     pub on_disconnect: OnDisconnect,

@@ -1,5 +1,6 @@
 //! The pods, or where they are found.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sluicegate_core::policy::{PodPolicy, UNITS_MAX};
@@ -43,18 +44,24 @@ impl Check<'_> {
             let what = "every pod has capacity 0, so every request would be refused";
             self.problem(&list_path(&[]), what, "give at least one pod the units that it can hold at once");
         }
+        let (mut names, mut urls) = (HashMap::new(), HashMap::new());
         for (index, pod) in pods.iter().enumerate() {
             let step = Step::Index(index);
-            if let Some(first) = pods[..index].iter().position(|other| other.name == pod.name) {
-                let line = list.locate(&list_path(&[Step::Index(first), Step::Key("name")])).0.line;
-                let what = format!("a second pod named {}; the first is in line {line}", quoted(&pod.name.0));
-                self.problem(&list_path(&[step, Step::Key("name")]), what, "give each pod its own name");
-            } else if let Some(first) = pods[..index].iter().find(|other| other.url == pod.url) {
-                let what = format!(
-                    "pod `{}` is at the same address: one pod's units would be counted twice",
-                    first.name.0
-                );
-                self.problem(&list_path(&[step, Step::Key("url")]), what, "give each pod its own URL");
+            let at_url = *urls.entry(&pod.url).or_insert(index);
+            match *names.entry(pod.name.0.as_str()).or_insert(index) {
+                first if first != index => {
+                    let line = list.locate(&list_path(&[Step::Index(first), Step::Key("name")])).0.line;
+                    let what =
+                        format!("a second pod named {}; the first is in line {line}", quoted(&pod.name.0));
+                    self.problem(&list_path(&[step, Step::Key("name")]), what, "give each pod its own name");
+                }
+                _ if at_url != index => {
+                    let first = &pods[at_url].name.0;
+                    let what =
+                        format!("pod `{first}` is at the same address: one pod's units would count twice");
+                    self.problem(&list_path(&[step, Step::Key("url")]), what, "give each pod its own URL");
+                }
+                _ => {}
             }
             for (key, units) in [("capacity", pod.capacity), ("burst", pod.burst.unwrap_or(0))] {
                 if units > UNITS_MAX {
@@ -90,12 +97,16 @@ impl Check<'_> {
         if let Some(path) = &source.file {
             return Some(PodSource::File { path: path.clone() });
         }
-        let Some(dns) = &source.dns else {
-            if source.registered == Some(false) {
-                self.problem(at!["pods", "registered"], "false leaves no source of pods", mend);
-            }
-            return Some(PodSource::Registered);
-        };
+        if let Some(dns) = &source.dns {
+            return self.dns(dns, source);
+        }
+        if source.registered == Some(false) {
+            self.problem(at!["pods", "registered"], "false leaves no source of pods", mend);
+        }
+        Some(PodSource::Registered)
+    }
+
+    fn dns(&mut self, dns: &str, source: &wire::PodsFound) -> Option<PodSource> {
         let every = source.every.map_or(EVERY, |every| every.0);
         if every < Duration::from_millis(100) {
             self.problem(
@@ -121,7 +132,7 @@ impl Check<'_> {
             }
             _ => {}
         }
-        let text = if dns.contains("://") { dns.clone() } else { format!("http://{dns}") };
+        let text = if dns.contains("://") { dns.to_owned() } else { format!("http://{dns}") };
         match text.parse::<PodUrl>() {
             Ok(PodUrl { scheme, host, port }) => {
                 Some(PodSource::Dns { scheme, host, port, capacity: source.capacity.unwrap_or(0), every })

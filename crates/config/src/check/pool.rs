@@ -93,13 +93,12 @@ impl Check<'_> {
              = {kept} units of {capacity}"
         );
         let mend = format!("lower `min`, `reserve` or `share` by {} units together", kept - capacity);
-        let last =
-            sums.mins.iter().rposition(|min| *min > 0).map(|index| self.api_path(policy, index, "min"));
-        let path = match last {
-            Some(path) if mins + share > *capacity || *reserve == 0 => path,
-            Some(_) if *reserve > 0 => at!["admission", "reserve"].to_vec(),
-            _ if *reserve > 0 => at!["admission", "reserve"].to_vec(),
-            _ => at!["admission", "trickle", "share"].to_vec(),
+        // Points at the reserve where the rest would fit without it, else at the last guarantee.
+        let min = sums.mins.iter().rposition(|min| *min > 0).map(|index| self.api_path(policy, index, "min"));
+        let path = match min {
+            _ if *reserve > 0 && mins + share <= *capacity => at!["admission", "reserve"].to_vec(),
+            Some(path) => path,
+            None => at!["admission", "trickle", "share"].to_vec(),
         };
         self.problem(&path, what, mend);
         false

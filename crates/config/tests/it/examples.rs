@@ -193,6 +193,7 @@ fn a_pod_file_is_read_beside_its_configuration() {
     let config = loaded.unwrap_or_else(|problems| panic!("{problems}")).config;
     assert_eq!(config.pods[0].name, "a");
     assert_eq!(config.source, PodSource::File { path: folder.join("pods.yaml") });
+    assert_eq!(config.patch(&serde_json::json!({})).expect("nothing to do").source, config.source);
 }
 
 #[test]
@@ -213,7 +214,7 @@ fn explain_gives_the_figures() {
         // 40 - share 4 - reserve 2 - guarantees 4
         "An ordinary api without `min` uses at most 30: 40 - trickle share 4 - reserve 2 - unfilled guarantees 4.",
         "A protected api may use the reserve as well: at most 32.",
-        "the last 4 units of the pool are entered by tokens, 20 units per second",
+        "may enter the last 4 units of the pool by tokens: 20 units per second",
         "It does not move a pool that is wedged by slow requests",
         "Api health: exempt.",
         // protected and guaranteed: 40 - 4 = 36 units

@@ -99,3 +99,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn ten_thousand_pods_are_read_with_their_faults() {
+    let pods: String = (0..10_000)
+        .map(|index| format!("  - {{name: p{index}, url: 'http://h{index}:1', capacity: 20}}\n"))
+        .collect();
+    let text = format!("pool: p\npods:\n{pods}");
+    assert_eq!(config(&text).policy.pods.len(), 10_000);
+    let twin = format!("{text}  - {{name: p7, url: 'http://z:1', capacity: 20}}\n");
+    assert_eq!(
+        crate::problems(&twin),
+        ["10003:12 pods.p7.name: a second pod named `p7`; the first is in line 10"]
+    );
+}

@@ -60,6 +60,20 @@ impl AnswerBody {
     }
 }
 
+impl Script {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match self {
+            Script::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Script::Blocks(blocks) => blocks.poll(cx),
+            Script::Echo { from, ended } => {
+                let frame = ready!(Pin::new(from).poll_frame(cx));
+                *ended = frame.is_none();
+                Poll::Ready(frame.map(|frame| frame.map_err(|_| Cut)))
+            }
+        }
+    }
+}
+
 impl Drop for AnswerBody {
     fn drop(&mut self) {
         let Some(work) = self.work.take() else { return };
@@ -76,15 +90,12 @@ impl Body for AnswerBody {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        match &mut self.script {
-            Script::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Script::Blocks(blocks) => blocks.poll(cx),
-            Script::Echo { from, ended } => {
-                let frame = ready!(Pin::new(from).poll_frame(cx));
-                *ended = frame.is_none();
-                Poll::Ready(frame.map(|frame| frame.map_err(|_| Cut)))
-            }
+        let frame = ready!(self.script.poll(cx));
+        // The last frame is on its way out: a pod that frees in time frees now, before the client can see it.
+        if !matches!(frame, Some(Err(_))) && self.is_end_stream() {
+            self.work.take_if(|work| work.frees_in_time()).map(Work::end);
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

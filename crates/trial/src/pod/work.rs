@@ -37,7 +37,13 @@ impl Work {
         self.ends = ends;
     }
 
-    /// The last byte has been sent: frees the units, `late` after now.
+    /// Whether the units are free before the last byte leaves, as a servlet filter frees them before its container
+    /// flushes. Whoever sees the end of the answer may then rely on their being free.
+    pub(super) fn frees_in_time(&self) -> bool {
+        self.pod.options.late.is_zero()
+    }
+
+    /// The last byte has been sent, or is about to be: frees the units, `late` after now.
     pub(super) fn end(mut self) {
         self.free_late();
     }
