@@ -6,12 +6,9 @@ use sluicegate::{Gate, PodId};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// A pod's own count of the units it has in use.
-pub(crate) const IN_USE: HeaderName = HeaderName::from_static("x-sluicegate-in-use");
+const IN_USE: HeaderName = HeaderName::from_static("x-sluicegate-in-use");
 /// Ours alone: a client's own are dropped.
 const OUR_PREFIX: &str = "x-sluicegate-";
 
@@ -65,7 +62,6 @@ pub(crate) fn to_pod(headers: &mut HeaderMap, peer: &HeaderValue, host: Option<H
 pub(crate) fn to_client(headers: &mut HeaderMap, waited_us: u128, upgrade: bool) {
     let to = if upgrade { headers.get(header::UPGRADE).cloned() } else { None };
     take_hop_by_hop(headers);
-    headers.remove(IN_USE);
     if let Some(to) = to {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, to);
@@ -107,17 +103,32 @@ fn take_hop_by_hop(headers: &mut HeaderMap) {
             }
         }
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        HTTP2_SETTINGS,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::PROXY_AUTHORIZATION,
-    ] {
+    // One pass over the few that are there costs less than a look-up of each that might be.
+    let mut found = [const { None }; HOP_BY_HOP_MAX];
+    let listed = headers.keys().filter(|name| is_hop_by_hop(name.as_str()));
+    for (slot, name) in found.iter_mut().zip(listed) {
+        *slot = Some(name.clone());
+    }
+    for name in found.into_iter().flatten() {
         headers.remove(name);
     }
+}
+
+/// Names for which [`is_hop_by_hop`] holds.
+const HOP_BY_HOP_MAX: usize = 8;
+
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authorization"
+            | "x-sluicegate-in-use"
+    )
 }
 
 fn append_forwarded_for(headers: &mut HeaderMap, peer: &HeaderValue) {
