@@ -88,6 +88,10 @@ impl Book {
         book.max.is_none_or(|max| book.used + u64::from(weight) <= u64::from(max))
     }
 
+    pub(crate) fn has_max(&self, api: ApiId) -> bool {
+        self.apis[api.index()].max.is_some()
+    }
+
     /// Condition 3 with `more` units on top: T + w + kept(a) + more <= C - share.
     pub(crate) fn pool_has(&self, api: ApiId, weight: Units, more: Units) -> bool {
         let need = self.pooled + self.outside + self.kept(api) + u64::from(weight) + u64::from(more);

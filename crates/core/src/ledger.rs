@@ -170,8 +170,8 @@ impl Ledger {
     fn attempt(&mut self, now: Micros, request: &Request, grants: &mut Vec<Grant>) -> Reply {
         let reply = self.admit(now, request);
         // Units that were taken by tokens fill a guarantee without filling the pool, a full pool opens the way
-        // by tokens, and under `fair` a key that was served lets others catch up: each may let a waiter in.
-        let may_help = self.book.share > 0 || self.ranker.is_fair();
+        // by tokens, a filled `max` ends a claim, under `fair` others catch up: each may let a waiter in.
+        let may_help = self.book.share > 0 || self.ranker.is_fair() || self.book.has_max(request.api);
         if may_help && matches!(reply, Reply::Granted(_)) && !self.line.is_empty() {
             self.dispatch(now, grants);
         }
@@ -270,7 +270,7 @@ impl Ledger {
     /// Counts an ask without checking it: on the pod with most room, else the least used one.
     fn force(&mut self, now: Micros, request: &Request) -> Reply {
         let pod = match request.place {
-            Place::Pin(pod) => Some(pod),
+            Place::Pin(pod) => self.pods.get(pod).map(|_| pod),
             _ => self.place(request, None).or_else(|| self.pods.least_used()),
         };
         let Some(pod) = pod else { return Reply::Blocked(Obstacle::NoReadyPod) };

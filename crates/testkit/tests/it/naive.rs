@@ -4,6 +4,11 @@
 //! the units really in a pod. The test beside it shows the naive door failing in the story. What is not naive must
 //! come through the same stories with `peak <= CAPACITY` and `serves_when_empty`.
 
+use sluicegate::{Ask, Gate, Lease};
+use sluicegate_core::gate::{Answer, Ask as CoreAsk, Gate as Core};
+use sluicegate_core::ids::LeaseId;
+use sluicegate_core::policy::{Amount, Policy, Trickle};
+use sluicegate_core::time::Micros;
 use sluicegate_testkit::redis::Redis;
 use sluicegate_testkit::wait::{SOON, until_blocking};
 
@@ -236,5 +241,112 @@ fn the_stories_can_be_survived() {
     for scenario in [scenario_refusals, scenario_quiet_time, scenario_long_requests] {
         let seen = scenario(&mut Naive::new(USED, USED_BACK, Timer::None, 0));
         assert!(seen.serves_when_empty && seen.peak <= CAPACITY, "{seen:?}");
+    }
+}
+
+/// Sluicegate's core with a trickle, so that time does bring something back, and an hour for each quiet time.
+struct Pooled {
+    gate: Core,
+    now: Micros,
+    leases: Vec<(u32, LeaseId)>,
+}
+
+impl Pooled {
+    fn new() -> Pooled {
+        let mut policy = Policy::simple(&[("only", CAPACITY)], &[("any", 1)]);
+        let trickle = Trickle { share: Amount::Units(3), rate_milli: 20_000, ceiling: 100_000 };
+        policy.admission.trickle = Some(trickle);
+        Pooled {
+            gate: Core::new(policy, 1, Micros(0)).expect("the policy is sound"),
+            now: Micros(0),
+            leases: Vec::new(),
+        }
+    }
+}
+
+impl Door for Pooled {
+    fn take(&mut self, weight: u32) -> bool {
+        // A request as heavy as pool and trickle together goes in parts, as the trickle is entered apart, and
+        // after a while, as tokens come back with time only.
+        let mut parts = vec![weight];
+        if weight == CAPACITY {
+            self.time_passes();
+            parts = vec![CAPACITY - 3, 3];
+        }
+        let api = self.gate.api_id("any").expect("the policy has it");
+        parts.into_iter().all(|part| {
+            let ask = CoreAsk { weight: Some(part), wait_us: Some(0), ..CoreAsk::new(api) };
+            let Answer::Granted(granted) = self.gate.ask(self.now, ask, &mut Vec::new()) else {
+                return false;
+            };
+            self.leases.push((part, granted.lease));
+            self.gate.audit().expect("the books balance");
+            true
+        })
+    }
+
+    fn give_back(&mut self, weight: u32) {
+        let at = self.leases.iter().position(|(held, _)| *held == weight).expect("such a lease runs");
+        let (_, lease) = self.leases.swap_remove(at);
+        assert!(self.gate.release(self.now, lease, &mut Vec::new()));
+        assert!(!self.gate.release(self.now, lease, &mut Vec::new()), "a second time changes nothing");
+    }
+
+    fn time_passes(&mut self) {
+        self.now = self.now + 3_600_000_000;
+        self.gate.advance(self.now, &mut Vec::new());
+    }
+
+    fn holder_dies(&mut self) {
+        unreachable!("the core has no holders; the library's drop guards are in `Guarded`")
+    }
+}
+
+/// The library: whoever holds a lease may die.
+struct Guarded {
+    gate: Gate,
+    leases: Vec<Lease>,
+}
+
+impl Door for Guarded {
+    fn take(&mut self, weight: u32) -> bool {
+        let api = self.gate.api_id("any").expect("the policy has it");
+        let lease = self.gate.try_acquire(Ask::new(api).weight(weight));
+        lease.map(|lease| self.leases.push(lease)).is_ok()
+    }
+
+    fn give_back(&mut self, weight: u32) {
+        let at = self.leases.iter().position(|lease| lease.weight() == weight).expect("such a lease runs");
+        drop(self.leases.swap_remove(at));
+    }
+
+    fn time_passes(&mut self) {}
+
+    fn holder_dies(&mut self) {
+        let leases = std::mem::take(&mut self.leases);
+        let holder = std::thread::spawn(move || {
+            let _leases = leases;
+            panic!("the holder dies in its story");
+        });
+        assert!(holder.join().is_err());
+    }
+}
+
+#[test]
+fn sluicegate_comes_through_refusals_quiet_times_and_long_requests() {
+    for scenario in [scenario_refusals, scenario_quiet_time, scenario_long_requests] {
+        let seen = scenario(&mut Pooled::new());
+        assert!(seen.serves_when_empty && seen.peak <= CAPACITY, "{seen:?}");
+    }
+}
+
+#[test]
+fn sluicegate_comes_through_all_four_as_a_library() {
+    for scenario in [scenario_refusals, scenario_quiet_time, scenario_long_requests, scenario_crash] {
+        let policy = Policy::simple(&[("only", CAPACITY)], &[("any", 1)]);
+        let gate = Gate::new(policy).expect("the policy is sound");
+        let seen = scenario(&mut Guarded { gate: gate.clone(), leases: Vec::new() });
+        assert!(seen.serves_when_empty && seen.peak <= CAPACITY, "{seen:?}");
+        gate.audit().expect("the books balance");
     }
 }

@@ -1,0 +1,8 @@
+//! The core against a bookkeeper that shares no code with it: laws on random histories, all interleavings of
+//! small cases, and named cases from other people's bugs.
+
+mod books;
+mod exhaustive;
+mod judge;
+mod laws;
+mod regress;
