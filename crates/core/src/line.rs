@@ -11,6 +11,9 @@ use crate::policy::Units;
 use crate::rank::{Rank, Ranker, TAG};
 use crate::slab::Slab;
 
+/// Numbers of asks that wait for the first time begin here, above those that came back.
+const SEQ_FRESH: u64 = 1 << 48;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ClassKey {
     pub(crate) api: ApiId,
@@ -47,13 +50,15 @@ pub(crate) struct Line {
     /// Non-empty classes only.
     classes: BTreeMap<ClassKey, Class>,
     seq: u64,
+    /// The same for asks that come back from a pod: they go first among equals, as they did before.
+    seq_again: u64,
     /// Units asked for by all waiters.
     units: u64,
 }
 
 impl Line {
     pub(crate) fn new() -> Line {
-        Line { waiters: Slab::new(), classes: BTreeMap::new(), seq: 0, units: 0 }
+        Line { waiters: Slab::new(), classes: BTreeMap::new(), seq: SEQ_FRESH, seq_again: 0, units: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -78,15 +83,14 @@ impl Line {
 
     /// The rank of an ask that arrives now: behind all that have the same number.
     pub(crate) fn rank_of_newcomer(&self, request: &Request, ranker: &Ranker) -> Rank {
-        if ranker.is_fair() {
-            return Rank { value: ranker.start_tag(request.key), seq: u64::MAX };
-        }
-        Rank { value: ranker.value(request), seq: u64::MAX }
+        let value = if ranker.is_fair() { ranker.start_tag(request.key) } else { ranker.value(request) };
+        Rank { value, seq: if request.again { SEQ_FRESH - 1 } else { u64::MAX } }
     }
 
     pub(crate) fn enter(&mut self, request: Request, ranker: &Ranker) -> Ticket {
-        let rank = Rank { value: ranker.value(&request), seq: self.seq };
-        self.seq += 1;
+        let seq = if request.again { &mut self.seq_again } else { &mut self.seq };
+        let rank = Rank { value: ranker.value(&request), seq: *seq };
+        *seq += 1;
         let ticket = Ticket(self.waiters.insert(Waiter { request, rank }));
         self.units += u64::from(request.weight);
         let class = self.classes.entry(class_of(&request, ranker)).or_default();

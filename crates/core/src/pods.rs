@@ -250,37 +250,43 @@ impl Pods {
         heaviest: Units,
     ) -> Option<PodId> {
         let skip = skip.map_or(usize::MAX, PodId::index);
-        let mut most: Option<(usize, Units)> = None;
-        let mut second: Units = 0;
-        let mut fit: Option<(usize, Units)> = None;
-        let (early, late) = self.open.split_at(self.turn.min(self.open.len()));
-        let turned = late.iter().enumerate().map(|(index, open)| (index + early.len(), *open));
-        for (index, open) in turned.chain(early.iter().copied().enumerate()) {
+        let (mut widest, mut most, mut second) = (usize::MAX, 0, 0);
+        for (index, open) in self.open.iter().copied().enumerate() {
             if index == skip {
                 continue;
             }
-            match most {
-                Some((_, best)) if open <= best => second = second.max(open),
-                _ => {
-                    second = most.map_or(0, |(_, best)| best);
-                    most = Some((index, open));
-                }
-            }
-            if open >= weight && fit.is_none_or(|(_, best)| open < best) {
-                fit = Some((index, open));
+            if open >= weight && (widest == usize::MAX || open > most) {
+                second = second.max(most);
+                (widest, most) = (index, open);
+            } else {
+                second = second.max(open);
             }
         }
-        let (widest, open) = most.filter(|(_, open)| *open >= weight)?;
+        if widest == usize::MAX {
+            return None;
+        }
         let spread = match placement {
             Placement::Spread => true,
             Placement::Pack => false,
-            Placement::Auto => second.max(open - weight) >= heaviest,
+            Placement::Auto => second.max(most - weight) >= heaviest,
         };
-        if spread {
-            self.turn = if widest + 1 == self.open.len() { 0 } else { widest + 1 };
-            return Some(PodId(widest as u32));
+        if !spread {
+            return self.narrowest(weight, skip);
         }
-        fit.map(|(index, _)| PodId(index as u32))
+        if second == most {
+            // Equals take turns.
+            let equal = |index: &usize| *index != skip && self.open[*index] == most;
+            widest = (self.turn..self.open.len()).find(equal).unwrap_or(widest);
+        }
+        self.turn = if widest + 1 == self.open.len() { 0 } else { widest + 1 };
+        Some(PodId(widest as u32))
+    }
+
+    /// The pod with the fewest usable units that hold `weight`.
+    fn narrowest(&self, weight: Units, skip: usize) -> Option<PodId> {
+        let open = self.open.iter().enumerate();
+        let fits = open.filter(|(index, open)| *index != skip && **open >= weight);
+        fits.min_by_key(|(_, open)| **open).map(|(index, _)| PodId(index as u32))
     }
 
     /// The pod for a trickle ask that fits on no pod's capacity: the one with most units left below

@@ -65,7 +65,9 @@ impl Ranker {
     /// The number that an ask keeps while it waits.
     pub(crate) fn value(&self, request: &Request) -> u64 {
         match self.order {
-            Order::Fifo | Order::Fair => request.arrival.0,
+            Order::Fifo => request.arrival.0,
+            // The key's start tag stands in for it when waiters are compared.
+            Order::Fair => 0,
             Order::LightFirst => request.arrival.0.saturating_add(self.offset(request)),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::HeaderValue;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -298,26 +299,35 @@ async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, watcher
     let stream = ClientStream::new(stream);
     let peer =
         HeaderValue::try_from(peer.ip().to_canonical().to_string()).expect("an address is visible ASCII");
-    let client = Arc::new(Client { worker, stream: stream.clone(), peer, unread: AtomicBool::new(false) });
-    let of_service = client.clone();
-    let service = service_fn(move |request| {
-        let client = of_service.clone();
-        async move { Ok::<_, Infallible>(proxy::answer(client, request).await) }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_MAX);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let result = watcher.watch(connection.into_owned()).await;
-    let malformed = result.is_err_and(|error| {
-        error
-            .downcast_ref::<hyper::Error>()
-            .is_some_and(|error| error.is_parse() || error.is_parse_too_large())
-    });
+    let client = Arc::new(Client { worker, stream, peer, unread: AtomicBool::new(false) });
+    let malformed = speak(client.clone(), watcher).await;
     let unread = client.unread.load(Ordering::Relaxed);
     if let Some(client) = Arc::into_inner(client)
         && (malformed || unread)
     {
         client.stream.linger().await;
     }
+}
+
+/// Speaks HTTP with a client to the end of its connection. True if what it sent was malformed.
+///
+/// Not an `async fn`: those keep every intermediate value of building the connection for as long as
+/// it lives, four times its size.
+fn speak(client: Arc<Client>, watcher: Watcher) -> impl Future<Output = bool> {
+    let io = TokioIo::new(client.stream.clone());
+    let service = service_fn(move |request| {
+        let answer = proxy::answer(client.clone(), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_MAX);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
+    let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
+    watcher.watch(connection).map(|result| {
+        result.is_err_and(|error| {
+            error
+                .downcast_ref::<hyper::Error>()
+                .is_some_and(|error| error.is_parse() || error.is_parse_too_large())
+        })
+    })
 }

@@ -332,15 +332,13 @@ impl Books {
     }
 
     /// Smaller goes first.
-    pub(crate) fn rank(&self, wish: &Wish) -> (u64, u64, u64) {
+    pub(crate) fn rank(&self, wish: &Wish) -> (u64, bool, u64) {
         let value = match self.policy.admission.order {
             Order::Fifo => wish.arrival,
-            // Between asks of one key, and between keys that are level, the earlier entry.
             Order::Fair => self.start_tag(wish.key),
             Order::LightFirst => wish.arrival + self.offset(wish),
         };
-        let within = if self.policy.admission.order == Order::Fair { wish.seq } else { 0 };
-        (value, within, wish.seq)
+        (value, !wish.again, wish.seq)
     }
 
     fn offset(&self, wish: &Wish) -> u64 {
