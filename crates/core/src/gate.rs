@@ -74,9 +74,9 @@ pub enum Output {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Lease {
-    request: Request,
-    holding: Holding,
+pub(crate) struct Lease {
+    pub(crate) request: Request,
+    pub(crate) holding: Holding,
 }
 
 /// What the gate keeps per api. Indexed by [`ApiId`], never shrinks.
@@ -118,17 +118,17 @@ pub(crate) struct Api {
 #[derive(Debug)]
 pub struct Gate {
     pub(crate) ledger: Ledger,
-    leases: Slab<Lease>,
-    deadlines: BTreeSet<(Micros, Ticket)>,
+    pub(crate) leases: Slab<Lease>,
+    pub(crate) deadlines: BTreeSet<(Micros, Ticket)>,
     pub(crate) apis: Vec<Api>,
     pub(crate) mode: Mode,
-    queue_max: usize,
+    pub(crate) queue_max: usize,
     early: bool,
     pub(crate) version: u64,
     pub(crate) abandoned_units: u64,
     random: fastrand::Rng,
     /// Kept between calls so that an exchange allocates nothing. Empty between calls.
-    grants: Vec<Grant>,
+    pub(crate) grants: Vec<Grant>,
     /// The latest time it was told; time never runs back here.
     clock: Micros,
 }
@@ -186,28 +186,8 @@ impl Gate {
         Ok(self.version)
     }
 
-    /// Refuses waiters that the new rules can never serve, so that none claims a pod in vain.
-    fn turn_away(&mut self, now: Micros, out: &mut Vec<Output>) {
-        let hopeless = |request: &Request| {
-            let most = self.apis[request.api.index()].most;
-            self.mode != Mode::Enforce || (most > 0 && request.weight > most)
-        };
-        let waiters = self.ledger.line.iter().map(|(ticket, waiter)| (ticket, waiter.request));
-        let hopeless: Vec<(Ticket, Request)> = waiters.filter(|(_, request)| hopeless(request)).collect();
-        for (ticket, request) in hopeless {
-            // One before may have made room for it.
-            if self.ledger.line.get(ticket).is_none() {
-                continue;
-            }
-            self.forget(now, ticket, &request);
-            let refusal = match self.mode {
-                Mode::Enforce => self.refuse_heavy(&request),
-                // Nothing waits in the other modes, and whoever still does found no pod.
-                Mode::Shadow | Mode::Off => self.refuse(&request, Reason::NoReadyPod, None),
-            };
-            out.push(Output::Refused(ticket, refusal));
-            self.hand_over(now, out);
-        }
+    pub(crate) fn most(&self, api: ApiId) -> Units {
+        self.apis[api.index()].most
     }
 
     fn number_apis(&mut self, policy: &Policy) -> Vec<ApiId> {
@@ -280,7 +260,7 @@ impl Gate {
 
     /// A request goes through admission, the first time or again.
     #[inline]
-    fn admit(&mut self, now: Micros, request: Request, out: &mut Vec<Output>) -> Answer {
+    pub(crate) fn admit(&mut self, now: Micros, request: Request, out: &mut Vec<Output>) -> Answer {
         if self.mode != Mode::Enforce {
             return self.admit_forced(now, request);
         }
@@ -294,7 +274,7 @@ impl Gate {
         }
     }
 
-    fn refuse_heavy(&mut self, request: &Request) -> Refusal {
+    pub(crate) fn refuse_heavy(&mut self, request: &Request) -> Refusal {
         let api = &mut self.apis[request.api.index()];
         if self.ledger.pods.capacity().1 == 0 {
             return self.refuse(request, Reason::NoReadyPod, None);
@@ -358,7 +338,7 @@ impl Gate {
     }
 
     /// Whether a pinned ask names a pod that could ever hold it.
-    fn pin_can_hold(&self, request: &Request) -> bool {
+    pub(crate) fn pin_can_hold(&self, request: &Request) -> bool {
         let Place::Pin(pod) = request.place else { return true };
         self.ledger.pods.get(pod).is_some_and(|pod| pod.counts() && pod.rule.capacity >= request.weight)
     }
@@ -376,7 +356,7 @@ impl Gate {
     }
 
     /// A waiter is refused.
-    fn evict(
+    pub(crate) fn evict(
         &mut self,
         now: Micros,
         ticket: Ticket,
@@ -393,12 +373,12 @@ impl Gate {
         out.push(Output::Refused(ticket, refusal));
     }
 
-    fn forget(&mut self, now: Micros, ticket: Ticket, request: &Request) {
+    pub(crate) fn forget(&mut self, now: Micros, ticket: Ticket, request: &Request) {
         self.deadlines.remove(&(request.arrival + request.wait_us, ticket));
         self.ledger.exchange(now, Change::Withdraw(ticket), &mut self.grants);
     }
 
-    fn refuse(&mut self, request: &Request, reason: Reason, drain_us: Option<u64>) -> Refusal {
+    pub(crate) fn refuse(&mut self, request: &Request, reason: Reason, drain_us: Option<u64>) -> Refusal {
         let elsewhere = match (reason, request.place) {
             (Reason::PodFull, Place::Pin(pod)) => self.ledger.elsewhere(request.weight, pod),
             _ => None,
@@ -450,27 +430,6 @@ impl Gate {
         let weight = self.leases.get(lease.0).map_or(0, |lease| lease.holding.weight);
         self.abandoned_units += u64::from(weight);
         self.release(now, lease, out)
-    }
-
-    /// The request did not run: the pod's own lock refused it (`PodRefused`) or it never reached the pod
-    /// (`NeverStarted`). It goes through admission again with its old arrival, so with its old rank, for
-    /// what is left of its wait. `None` if the lease had ended before.
-    ///
-    /// Such a request was counted as admitted when it got its first lease; it is not counted again.
-    pub fn retry(
-        &mut self,
-        now: Micros,
-        lease: LeaseId,
-        ending: Ending,
-        out: &mut Vec<Output>,
-    ) -> Option<Answer> {
-        let now = self.pass(now, out);
-        let Lease { request, holding } = self.leases.remove(lease.0)?;
-        self.ledger.exchange(now, Change::Return(holding, ending), &mut self.grants);
-        let answer = self.admit(now, Request { again: true, ..request }, out);
-        self.ledger.exchange(now, Change::Tick, &mut self.grants);
-        self.hand_over(now, out);
-        Some(answer)
     }
 
     /// A waiter gave up. False if it no longer waited.
@@ -526,7 +485,7 @@ impl Gate {
 
     /// Time never runs back, and who waited out its time goes first of all.
     #[inline]
-    fn pass(&mut self, now: Micros, out: &mut Vec<Output>) -> Micros {
+    pub(crate) fn pass(&mut self, now: Micros, out: &mut Vec<Output>) -> Micros {
         self.clock = self.clock.max(now);
         if self.deadlines.first().is_some_and(|(deadline, _)| *deadline <= self.clock) {
             self.expire(out);
@@ -550,7 +509,7 @@ impl Gate {
 
     /// Turns the ledger's grants into leases.
     #[inline]
-    fn hand_over(&mut self, now: Micros, out: &mut Vec<Output>) {
+    pub(crate) fn hand_over(&mut self, now: Micros, out: &mut Vec<Output>) {
         if self.grants.is_empty() {
             return;
         }
@@ -576,7 +535,7 @@ impl Gate {
 }
 
 /// The word for an obstacle; `otherwise` where it is neither the api's `max`, nor a pin, nor health.
-fn reason_of(obstacle: Obstacle, request: &Request, otherwise: Reason) -> Reason {
+pub(crate) fn reason_of(obstacle: Obstacle, request: &Request, otherwise: Reason) -> Reason {
     match (obstacle, request.place) {
         (Obstacle::ApiMax, _) => Reason::ApiMax,
         (Obstacle::Pod | Obstacle::NoReadyPod, Place::Pin(_)) => Reason::PodFull,

@@ -333,7 +333,6 @@ impl Ledger {
         let mut heads = std::mem::take(&mut self.heads);
         self.line.heads(&self.ranker, &mut heads);
         let mut claim: Option<Claim> = None;
-        let mut claimed = false;
         let mut found = None;
         for head in &heads {
             let request = self.line.get(head.ticket).expect("heads are live").request;
@@ -346,8 +345,7 @@ impl Ledger {
                 Err(Obstacle::Pool) => self.note_tokens(now, request.weight, claim),
                 Err(Obstacle::Pod | Obstacle::NoReadyPod) => {}
             }
-            if !claimed {
-                claimed = true;
+            if claim.is_none() {
                 claim = self.stake(head, &request);
             }
         }
@@ -366,7 +364,7 @@ impl Ledger {
         }
     }
 
-    /// The claim of the best waiter that its api's `max` does not block. It moves to the pod with the most
+    /// The claim of the best waiter that its api's `max` does not block and that some pod could hold. It moves to the pod with the most
     /// usable units if that has more, so a stuck pod holds nobody up.
     fn stake(&self, head: &Head, request: &Request) -> Option<Claim> {
         if !self.claims {

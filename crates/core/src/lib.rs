@@ -21,6 +21,7 @@ mod pods;
 pub mod policy;
 mod rank;
 pub mod refusal;
+mod requeue;
 mod slab;
 pub mod snapshot;
 pub mod stats;

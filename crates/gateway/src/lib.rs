@@ -1,7 +1,7 @@
 //! The reverse proxy of Sluicegate and its admin listener.
 //!
 //! A request takes these steps:
-//! 1. `server.rs` accepts the connection on one of the worker threads. A worker is one
+//! 1. `server.rs` accepts the connection on one of the worker threads, `connection.rs` serves it. A worker is one
 //!    `current_thread` runtime with its own listener and its own connections to the pods: nothing
 //!    that a request touches is shared between cores, except the gate.
 //! 2. `proxy.rs` finds the api and asks the gate, before a byte of the body is read. While the
@@ -19,6 +19,7 @@
 
 mod admin;
 mod answer;
+mod connection;
 mod headers;
 mod hold;
 mod live;

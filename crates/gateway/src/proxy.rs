@@ -1,5 +1,6 @@
 //! One request: its api, its units, its pod, its answer.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -14,11 +15,12 @@ use hyper::client::conn::TrySendError;
 use sluicegate::{Acquire, Lease, PodId, Reason, Refusal};
 
 use crate::answer::{AnswerBody, PodBody};
+use crate::connection::Client;
 use crate::headers;
 use crate::hold::{Hold, Working, discard_refusal};
 use crate::live::{ApiRule, PodTarget};
 use crate::problem::{self, Problem};
-use crate::server::{Client, Worker};
+use crate::server::{Busy, Worker};
 use crate::tunnel::Tunnel;
 use crate::upload::{Upload, UploadBody};
 
@@ -26,7 +28,14 @@ use crate::upload::{Upload, UploadBody};
 const NO_POD_RETRY_S: u32 = 1;
 
 /// Answers one request. Never fails: what goes wrong is an answer too.
-pub(crate) async fn answer(client: Arc<Client>, mut request: Request<Incoming>) -> Response<AnswerBody> {
+pub(crate) async fn answer(
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    Ok(admit(&client, request).await)
+}
+
+async fn admit(client: &Client, mut request: Request<Incoming>) -> Response<AnswerBody> {
     let worker = &client.worker;
     let (rule, ask) = {
         let rules = worker.live.rules();
@@ -36,7 +45,7 @@ pub(crate) async fn answer(client: Arc<Client>, mut request: Request<Incoming>) 
     };
     let has_body = !http_body::Body::is_end_stream(request.body());
     let asking = Asking {
-        client: &client,
+        client,
         rule,
         grpc: headers::is_grpc(request.headers()),
         upload_at_client: has_body && request.version() < Version::HTTP_2,
@@ -44,7 +53,18 @@ pub(crate) async fn answer(client: Arc<Client>, mut request: Request<Incoming>) 
     if request.method() == Method::CONNECT {
         return asking.problem(Problem::MethodNotAllowed, "CONNECT is for forward proxies");
     }
-    let granted = if rule.exempt { asking.exempt() } else { asking.wait(worker.gate.acquire(ask)).await };
+    let granted = if rule.exempt {
+        asking.exempt()
+    } else {
+        let mut acquire = worker.gate.acquire(ask);
+        match poll_once(&mut acquire).await {
+            Poll::Ready(outcome) => asking.outcome(Some(outcome)),
+            Poll::Pending => {
+                compact(&mut request);
+                asking.wait(acquire).await
+            }
+        }
+    };
     let mut grant = match granted {
         Ok(grant) => grant,
         Err(stop) => return asking.stopped(&stop),
@@ -102,6 +122,7 @@ impl Asking<'_> {
 
     /// Waits for room.
     async fn wait(&self, mut acquire: Acquire) -> Result<Grant, Stop> {
+        let _busy = Busy::new(&self.client.worker);
         if !self.upload_at_client {
             return self.outcome(Some(acquire.await));
         }

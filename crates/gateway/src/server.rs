@@ -1,35 +1,23 @@
 //! The gateway's listeners and worker threads.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use http::HeaderValue;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use sluicegate::Gate;
 use sluicegate_config::GatewaySettings;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::connection::serve;
 use crate::live::Live;
-use crate::proxy;
-use crate::stream::ClientStream;
 use crate::upstream::{Pools, Probes};
 
-/// Longest time for a client to send a request's headers; an idle connection is closed after it.
-const HEADER_READ_MAX: Duration = Duration::from_secs(10);
-/// Streams at once on one HTTP/2 connection. Waiting requests are cheap, so more than hyper's 200.
-const STREAMS_MAX: u32 = 1000;
 /// Connections the kernel keeps for a worker that is busy.
 const BACKLOG: i32 = 4096;
 /// How long a drain still accepts: clients that the kernel has connected already would be reset.
@@ -67,24 +55,14 @@ pub(crate) struct Worker {
     pub(crate) retry_attempts: u32,
     /// Bytes of a request's body kept for a second try.
     pub(crate) retry_buffer: usize,
-    /// Requests that hold a pod. A drain waits for 0.
+    /// Requests that wait or hold a pod. A drain waits for 0.
     busy: AtomicUsize,
     /// Told when `busy` comes to 0.
     idle: Notify,
 }
 
-/// Counts one request that holds a pod, while it lives.
+/// Counts one request that waits or holds a pod, while it lives.
 pub(crate) struct Busy(Arc<Worker>);
-
-/// One client's connection.
-pub(crate) struct Client {
-    pub(crate) worker: Arc<Worker>,
-    pub(crate) stream: ClientStream,
-    /// The client's address, as `X-Forwarded-For` says it.
-    pub(crate) peer: HeaderValue,
-    /// An answer was given before the request's body was read: close with patience.
-    pub(crate) unread: AtomicBool,
-}
 
 impl Gateway {
     /// Listens on `settings.listen` (port 0 takes a free one) and serves from its own threads:
@@ -241,7 +219,7 @@ async fn run(
             return 0;
         }
     };
-    let graceful = GracefulShutdown::new();
+    let (closing, _) = watch::channel(false);
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     let mut deadline = None;
     let mut last_accept = Instant::now();
@@ -249,7 +227,7 @@ async fn run(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    tokio::spawn(serve(worker.clone(), stream, peer, graceful.watcher()));
+                    tokio::spawn(serve(worker.clone(), stream, peer, closing.subscribe()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -268,13 +246,14 @@ async fn run(
     }
     let deadline = deadline.expect("the loop ends only with one");
     drop(listener);
-    end(&worker, graceful, deadline).await
+    end(&worker, closing, deadline).await
 }
 
-async fn end(worker: &Worker, graceful: GracefulShutdown, deadline: Instant) -> usize {
-    let waiting = graceful.count();
-    let closed = tokio::time::timeout_at(deadline, graceful.shutdown()).await.is_ok();
+async fn end(worker: &Worker, closing: watch::Sender<bool>, deadline: Instant) -> usize {
+    closing.send_replace(true);
     let quiet = async {
+        // Every connection has gone: then nobody waits for an answer any more.
+        closing.closed().await;
         loop {
             let told = worker.idle.notified();
             if worker.busy.load(Ordering::Relaxed) == 0 {
@@ -283,51 +262,8 @@ async fn end(worker: &Worker, graceful: GracefulShutdown, deadline: Instant) -> 
             told.await;
         }
     };
+    // What is left at the deadline is counted and cut.
     let _ = tokio::time::timeout_at(deadline, quiet).await;
     worker.pools.clear();
-    let busy = worker.busy.load(Ordering::Relaxed);
-    if !closed && busy == 0 {
-        tracing::debug!(waiting, "clients were still connected at the end of the drain");
-    }
-    busy
-}
-
-/// One client's connection, from accept to close.
-async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
-    // Fails only if the client has gone already; then the first read says so.
-    let _ = SockRef::from(&stream).set_tcp_nodelay(true);
-    let stream = ClientStream::new(stream);
-    let peer =
-        HeaderValue::try_from(peer.ip().to_canonical().to_string()).expect("an address is visible ASCII");
-    let client = Arc::new(Client { worker, stream, peer, unread: AtomicBool::new(false) });
-    let malformed = speak(client.clone(), watcher).await;
-    let unread = client.unread.load(Ordering::Relaxed);
-    if let Some(client) = Arc::into_inner(client)
-        && (malformed || unread)
-    {
-        client.stream.linger().await;
-    }
-}
-
-/// Speaks HTTP with a client to the end of its connection. True if what it sent was malformed.
-///
-/// Not an `async fn`: those keep every intermediate value of building the connection for as long as
-/// it lives, four times its size.
-fn speak(client: Arc<Client>, watcher: Watcher) -> impl Future<Output = bool> {
-    let io = TokioIo::new(client.stream.clone());
-    let service = service_fn(move |request| {
-        let answer = proxy::answer(client.clone(), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_MAX);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
-    let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
-    watcher.watch(connection).map(|result| {
-        result.is_err_and(|error| {
-            error
-                .downcast_ref::<hyper::Error>()
-                .is_some_and(|error| error.is_parse() || error.is_parse_too_large())
-        })
-    })
+    worker.busy.load(Ordering::Relaxed)
 }

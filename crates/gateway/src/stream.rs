@@ -62,7 +62,8 @@ impl ClientStream {
         let Some(stream) = Arc::into_inner(self.0) else { return };
         let mut stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
         let drain = async {
-            let mut scrap = [0; 8192];
+            // On the heap: the future of every connection would carry it for its whole life.
+            let mut scrap = vec![0; 8192];
             let mut bytes = 0;
             // An error is an end as well: nothing is owed to a client that has gone.
             let _ = stream.shutdown().await;

@@ -170,6 +170,13 @@ impl Books {
         self.counts(pod) && self.pods[pod].ready
     }
 
+    /// Some pod is up, and some pod that counts has units at all.
+    pub(crate) fn any_can_serve(&self) -> bool {
+        let has_units = |pod: usize| self.counts(pod) && self.pods[pod].rule.capacity > 0;
+        let mut pods = 0..self.pods.len();
+        pods.clone().any(|pod| self.is_up(pod)) && pods.any(has_units)
+    }
+
     pub(crate) fn capacity(&self) -> u64 {
         let pods = (0..self.pods.len()).filter(|pod| self.counts(*pod));
         let declared: u64 = pods.map(|pod| u64::from(self.pods[pod].rule.capacity)).sum();
@@ -360,12 +367,12 @@ impl Books {
         all
     }
 
-    /// The waiter that claims: the best one that its api's `max` does not block.
+    /// The waiter that claims: the best one that its api's `max` does not block and that some pod could hold.
     pub(crate) fn claimant(&self) -> Option<(Ticket, Wish)> {
         if !self.policy.admission.claims {
             return None;
         }
-        self.in_order().into_iter().find(|(_, wish)| self.under_max(wish))
+        self.in_order().into_iter().find(|(_, wish)| self.under_max(wish) && !self.claimable(wish).0.is_empty())
     }
 
     /// Pods that could ever hold the claimant, and the usable units of the widest of them.

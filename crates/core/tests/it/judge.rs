@@ -198,9 +198,12 @@ impl Judge {
                 Some(true)
             }
             Answer::Waits(ticket) => {
-                self.must_not_fit(&wish, claim.as_ref());
                 assert_eq!(self.books.policy.admission.mode, Mode::Enforce, "only `enforce` delays");
-                assert!(wish.deadline() > self.books.now, "it waits though its time is over");
+                // One that comes back joins the others first, and is then served or refused in its turn.
+                if !wish.again {
+                    self.must_not_fit(&wish, claim.as_ref());
+                    assert!(wish.deadline() > self.books.now, "it waits though its time is over");
+                }
                 self.entered += 1;
                 self.books.waiting.push((ticket, Wish { seq: self.entered, ..wish }));
                 Some(false)
@@ -211,7 +214,9 @@ impl Judge {
                 None
             }
         };
-        if let Answer::Waits(ticket) = answer {
+        if let Answer::Waits(ticket) = answer
+            && !wish.again
+        {
             self.check_eviction(ticket, before);
         }
         self.outputs();
@@ -272,7 +277,7 @@ impl Judge {
             Reason::QueueFull => assert!(before.waiting >= u64::from(books.policy.admission.queue)),
             Reason::ApiMax => assert!(!books.under_max(wish)),
             Reason::PodFull => assert!(matches!(wish.place, Place::Pin(_))),
-            Reason::NoReadyPod => assert!(!(0..books.pods.len()).any(|pod| books.is_up(pod))),
+            Reason::NoReadyPod => assert!(!books.any_can_serve()),
             Reason::WaitExceeded if wish.deadline() > books.now => {
                 assert!(self.completed >= 20, "refused early before any rate is known");
                 assert!(!wish.again, "a pod's refusal reached the client while wait remained");
@@ -371,6 +376,8 @@ impl Judge {
             Reason::QueueFull => {}
             Reason::TooHeavy => assert!(wish.weight > self.books.most(wish.api)),
             Reason::NoReadyPod if self.books.policy.admission.mode != Mode::Enforce => {}
+            // Its pod cannot hold it any more.
+            Reason::PodFull | Reason::NoRoom if wish.again => {}
             _ => assert!(over, "refused by {:?} before its time was over", refusal.reason()),
         }
     }

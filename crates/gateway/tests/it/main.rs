@@ -1,5 +1,7 @@
 //! The gateway and its admin listener against real pods, over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test whose world cannot be set up has failed")]
+
 mod admin;
 mod bad_input;
 mod drain;

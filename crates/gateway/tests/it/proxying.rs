@@ -224,3 +224,57 @@ async fn forwarded_headers_reach_the_pod_and_forged_ones_do_not() {
     assert!(!seen.contains("x-sluicegate") && !seen.contains("x-private"), "{seen}");
     world.assert_quiet().await;
 }
+
+#[tokio::test]
+async fn a_change_of_the_configuration_reaches_the_next_request() {
+    let mut plan = Plan::one_pod(4);
+    plan.pods.push(sluicegate_trial::pod::PodOptions::new("b", 4));
+    let world = plan.start().await;
+    let mut client = Raw::connect(world.addr()).await.unwrap();
+    client.get("/w/1").await.unwrap();
+    // Pod `a` moves to where `b` was, and the path becomes an api of its own that is heavier.
+    let moved = crate::world::config(
+        vec![json!({"name": "a", "url": world.pods[1].url(), "capacity": 4})],
+        json!({"apis": [{"name": "heavy", "match": "/w/**", "weight": 3}]}),
+    );
+    world.gate.configure(moved.policy.clone()).unwrap();
+    world.live.update(&world.gate, &moved);
+    for _ in 0..5 {
+        let answer = client.get("/w/3").await.unwrap();
+        assert_eq!((answer.head.status, answer.head.header("x-trial-pod")), (200, "b"));
+    }
+    let now = world.now();
+    let heavy = now.apis.iter().find(|api| api.name == "heavy").unwrap();
+    assert_eq!((heavy.weight, heavy.counts.admitted), (3, 5));
+    world.assert_quiet().await;
+}
+
+#[tokio::test]
+async fn with_a_fairness_header_each_caller_has_its_turn() {
+    // One caller has many requests in the queue before another's first one: the other is served
+    // second, not last.
+    let world = Plan::one_pod(1)
+        .with("admission", json!({"wait": "20s", "order": {"fair": {"header": "x-caller"}}}))
+        .start()
+        .await;
+    let only_unit = world.gate.try_acquire(sluicegate::Ask::new(sluicegate::ApiId(0))).unwrap();
+    let done = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut running = Vec::new();
+    for (number, caller) in ["many", "many", "many", "many", "one"].into_iter().enumerate() {
+        let (addr, done) = (world.addr(), done.clone());
+        running.push(tokio::spawn(async move {
+            let mut client = Raw::connect(addr).await.unwrap();
+            client.request("GET", "/x?ms=20", &[&format!("x-caller: {caller}")]).await.unwrap();
+            assert_eq!(client.answer().await.unwrap().head.status, 200);
+            done.lock().unwrap().push(caller);
+        }));
+        world.until_waiting(number as u64 + 1).await;
+    }
+    drop(only_unit);
+    for one in running {
+        one.await.unwrap();
+    }
+    let order = done.lock().unwrap().clone();
+    assert!(order.iter().position(|caller| *caller == "one").unwrap() <= 1, "{order:?}");
+    world.assert_quiet().await;
+}

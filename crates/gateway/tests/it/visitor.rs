@@ -41,10 +41,13 @@ pub(crate) enum Visitor {
     Http2 {
         /// Kept after the request is dropped, so that leaving is a reset of the stream only.
         connection: SendRequest<PartOfABody>,
-        answer: Option<Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>>,
+        answer: Option<Answer>,
         body: Option<Incoming>,
     },
 }
+
+/// An answer that has not begun. Dropping it resets the stream.
+type Answer = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
 
 /// What remains of a client that left: over HTTP/2 its connection.
 #[must_use]
