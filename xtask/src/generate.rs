@@ -4,10 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::Faults;
+use crate::{Faults, reference};
 
-/// A file and the arguments of `sluicegate` that print it.
-const GENERATED: [(&str, &[&str]); 1] = [("docs/reference/config.schema.json", &["schema"])];
+/// The configuration's schema, as `sluicegate schema` prints it.
+const SCHEMA: &str = "docs/reference/config.schema.json";
+/// The same for people.
+const REFERENCE: &str = "docs/reference/config.md";
 
 /// Writes the generated files; with `check_only`, compares instead.
 ///
@@ -15,8 +17,8 @@ const GENERATED: [(&str, &[&str]); 1] = [("docs/reference/config.schema.json", &
 /// The program cannot be built or fails, prints no JSON, or a file cannot be written.
 pub(crate) fn run(root: &Path, check_only: bool) -> Result<Faults, String> {
     let mut faults = Faults::new();
-    for (path, args) in GENERATED {
-        let fresh = printed(root, args)?;
+    let (text, schema) = printed(root, &["schema"])?;
+    for (path, fresh) in [(SCHEMA, text), (REFERENCE, reference::page(&schema))] {
         let file = root.join(path);
         if check_only {
             faults.extend(drift(path, fs::read_to_string(&file).ok().as_deref(), &fresh));
@@ -31,7 +33,7 @@ pub(crate) fn run(root: &Path, check_only: bool) -> Result<Faults, String> {
 }
 
 /// What the program prints, checked to be JSON.
-fn printed(root: &Path, args: &[&str]) -> Result<String, String> {
+fn printed(root: &Path, args: &[&str]) -> Result<(String, serde_json::Value), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["run", "--quiet", "--locked", "--package", "sluicegate-cli", "--"])
@@ -46,8 +48,8 @@ fn printed(root: &Path, args: &[&str]) -> Result<String, String> {
     let text =
         String::from_utf8(output.stdout).map_err(|e| format!("`sluicegate {}`: {e}", args.join(" ")))?;
     let value: Result<serde_json::Value, _> = serde_json::from_str(&text);
-    value.map_err(|e| format!("`sluicegate {}` printed no JSON: {e}", args.join(" ")))?;
-    Ok(text)
+    let value = value.map_err(|e| format!("`sluicegate {}` printed no JSON: {e}", args.join(" ")))?;
+    Ok((text, value))
 }
 
 fn drift(path: &str, there: Option<&str>, fresh: &str) -> Option<String> {

@@ -14,6 +14,7 @@ mod metadata;
 mod modules;
 mod named_paths;
 mod readme;
+mod reference;
 mod spdx;
 mod text;
 mod tidy;

@@ -411,7 +411,9 @@ impl Judge {
         if !pods.is_empty() {
             self.claimed = Some((holder, pods));
         }
-        if holder == ticket { Vec::new() } else { claims }
+        let served = self.books.waiting.iter().find(|(other, _)| *other == ticket);
+        let better = served.is_some_and(|(_, served)| self.books.rank(&wish) < self.books.rank(served));
+        if better { claims } else { Vec::new() }
     }
 
     // At rest.
