@@ -92,8 +92,11 @@ impl Body for AnswerBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let frame = ready!(self.script.poll(cx));
         // The last frame is on its way out: a pod that frees in time frees now, before the client can see it.
-        if !matches!(frame, Some(Err(_))) && self.is_end_stream() {
-            self.work.take_if(|work| work.frees_in_time()).map(Work::end);
+        if !matches!(frame, Some(Err(_)))
+            && self.is_end_stream()
+            && let Some(work) = self.work.take_if(|work| work.frees_in_time())
+        {
+            work.end();
         }
         Poll::Ready(frame)
     }

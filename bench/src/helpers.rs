@@ -1,0 +1,70 @@
+//! Parts of a measurement that run in processes of their own, so that neither shares a core's time or a clock with
+//! what is measured: this same program, called by itself.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use sluicegate_trial::pod::{Pod, PodOptions};
+use tokio::net::TcpListener;
+
+use crate::world::PODS;
+use crate::{Outcome, kinds, traffic, world};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Helper {
+    /// Ten sample pods; prints their addresses.
+    #[command(hide = true)]
+    Pods {
+        #[arg(long)]
+        count_only: bool,
+        /// So many free 2 ms late.
+        #[arg(long)]
+        late: usize,
+        #[arg(long)]
+        units: u32,
+    },
+    /// Sends the jobs of a file and writes a record of each beside it.
+    #[command(hide = true)]
+    Load { jobs: PathBuf },
+    /// Requests that wait until this process is killed.
+    #[command(hide = true)]
+    Waiters {
+        target: SocketAddr,
+        connections: usize,
+        /// HTTP/2 streams on each connection; 0: HTTP/1.1 with one request each.
+        streams: usize,
+    },
+    /// So many acquisitions and nothing else, for the counting of instructions.
+    #[command(hide = true)]
+    AcquireLoop { count: u64 },
+}
+
+pub(crate) fn run(helper: &Helper) -> Outcome<()> {
+    match helper {
+        Helper::Pods { count_only, late, units } => world::block_on(pods(*count_only, *late, *units)),
+        Helper::Load { jobs } => world::block_on(traffic::send(jobs)),
+        Helper::Waiters { target, connections, streams } => {
+            world::block_on(kinds::waiting::wait(*target, *connections, *streams))
+        }
+        Helper::AcquireLoop { count } => kinds::acquire::repeat(*count),
+    }
+}
+
+async fn pods(count_only: bool, late: usize, units: u32) -> Outcome<()> {
+    let mut pods = Vec::new();
+    for number in 0..PODS {
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| format!("pod: {error}"))?;
+        let mut options = PodOptions::new(format!("p{number}"), units);
+        options.count_only = count_only;
+        if number < late {
+            options.late = Duration::from_millis(2);
+        }
+        pods.push(Pod::start(options, listener).map_err(|error| format!("pod: {error}"))?);
+    }
+    let addrs: Vec<String> = pods.iter().map(|pod| pod.addr().to_string()).collect();
+    println!("pods {}", addrs.join(","));
+    // Until killed by whoever asked for them.
+    std::future::pending().await
+}

@@ -1,0 +1,9 @@
+//! The measurements, one a file.
+
+pub(crate) mod acquire;
+pub(crate) mod modes;
+pub(crate) mod overload;
+pub(crate) mod proxy;
+pub(crate) mod quality;
+pub(crate) mod start;
+pub(crate) mod waiting;
