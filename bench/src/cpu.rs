@@ -24,6 +24,7 @@ pub(crate) fn resident(pid: u32) -> Outcome<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|field| field.parse::<u64>().ok());
+    let kib =
+        line.and_then(|line| line.split_whitespace().next()).and_then(|field| field.parse::<u64>().ok());
     kib.map(|kib| kib * 1024).ok_or_else(|| format!("{path}: no VmRSS"))
 }

@@ -52,7 +52,8 @@ impl Section {
         if let Some(seconds) = settings.seconds {
             options += &format!(" --seconds {seconds}");
         }
-        let profile = if profile() == "release" { "--release".to_owned() } else { format!("--profile {}", profile()) };
+        let profile =
+            if profile() == "release" { "--release".to_owned() } else { format!("--profile {}", profile()) };
         let text = format!(
             "`cargo run {profile} -p sluicegate-bench -- {}{options}` · {}\n{}\n",
             self.name,

@@ -124,7 +124,7 @@ fn two(one: impl Fn() -> f64 + Sync) -> f64 {
         one()
     };
     std::thread::scope(|scope| {
-        let other = scope.spawn(&begun);
+        let other = scope.spawn(begun);
         let mine = begun();
         f64::midpoint(mine, other.join().expect("the other thread measures only"))
     })

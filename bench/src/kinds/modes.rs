@@ -46,10 +46,18 @@ pub(crate) fn run(settings: &Settings) -> Outcome<()> {
             used.push(ns as f64 / done.requests as f64 / 1000.0);
         }
     }
-    section.table(&["per proxied request", "`enforce`", "`off`", "ratio run by run, median", "min..max", "bar"]);
-    for (what, [enforce, off], decimals, bar) in
-        [("instructions (callgrind, user space)", &counted, 0, "1.03"), ("CPU µs (32 connections)", &used, 2, "")]
-    {
+    section.table(&[
+        "per proxied request",
+        "`enforce`",
+        "`off`",
+        "ratio run by run, median",
+        "min..max",
+        "bar",
+    ]);
+    for (what, [enforce, off], decimals, bar) in [
+        ("instructions (callgrind, user space)", &counted, 0, "1.03"),
+        ("CPU µs (32 connections)", &used, 2, ""),
+    ] {
         let medians = [enforce, off].map(|figures| format!("{:.*}", decimals, Spread::of(figures).median));
         let ratio = Spread::of_ratios(enforce, off);
         section.row(format!("{what} | {} | {} | {bar}", medians.join(" | "), ratio.cells(4)));

@@ -4,7 +4,8 @@
 //! waited. An ask is admitted in one step: conditions 1 to 3 are looked at and the units taken together.
 //!
 //! **Law** (section 4): at each admission on pod p no better-ranked waiter that all conditions would let
-//! on p is passed over, and p is not claimed by a better rank.
+//! on p is passed over, and p is not claimed by a better rank; but an ask within its api's own guarantee may enter
+//! a claimed pod when no other has room.
 
 use crate::book::Book;
 use crate::estimate::Rates;
@@ -209,7 +210,12 @@ impl Ledger {
         let held = claim.map_or(0, |claim| self.held_from(now, request, &claim));
         let skip = claim.map(|claim| claim.pod);
         if self.book.pool_has(api, weight, held) {
-            let pod = self.place(request, skip).ok_or_else(|| self.why_no_pod())?;
+            let mut pod = self.place(request, skip);
+            if pod.is_none() && skip.is_some() && self.book.is_guaranteed(api, weight) {
+                // A claimant that the unfilled guarantees keep out must not keep their owners out in turn.
+                pod = self.place(request, None);
+            }
+            let pod = pod.ok_or_else(|| self.why_no_pod())?;
             return Ok(Holding { pod, api, weight, entry: Entry::Pool, key: request.key });
         }
         let tokens_kept = claim.is_some_and(|claim| claim.wants_tokens);
@@ -364,8 +370,8 @@ impl Ledger {
         }
     }
 
-    /// The claim of the best waiter that its api's `max` does not block and that some pod could hold. It moves to the pod with the most
-    /// usable units if that has more, so a stuck pod holds nobody up.
+    /// The claim of the best waiter that its api's `max` does not block and that some pod could hold. It moves
+    /// to the pod with the most usable units if that has more, so a stuck pod holds nobody up.
     fn stake(&self, head: &Head, request: &Request) -> Option<Claim> {
         if !self.claims {
             return None;

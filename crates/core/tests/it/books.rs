@@ -170,6 +170,17 @@ impl Books {
         self.counts(pod) && self.pods[pod].ready
     }
 
+    pub(crate) fn could_hold(&self, pod: PodId, wish: &Wish) -> bool {
+        self.counts(pod.index()) && u64::from(self.pods[pod.index()].rule.capacity) >= wish.weight
+    }
+
+    /// When time alone changes something next: a deadline, or units that have settled.
+    pub(crate) fn next_time(&self) -> Option<u64> {
+        let deadlines = self.waiting.iter().map(|(_, wish)| wish.deadline());
+        let settled = self.pods.iter().flat_map(|pod| pod.settling.iter().map(|(due, _)| *due));
+        deadlines.chain(settled).min()
+    }
+
     /// Some pod is up, and some pod that counts has units at all.
     pub(crate) fn any_can_serve(&self) -> bool {
         let has_units = |pod: usize| self.counts(pod) && self.pods[pod].rule.capacity > 0;
@@ -294,7 +305,7 @@ impl Books {
 
     /// Units of the pool that `claim` keeps from a worse rank.
     fn held(&self, wish: &Wish, claim: &Claim) -> u64 {
-        if self.min(wish.api).saturating_sub(self.of_api(wish.api)) >= wish.weight {
+        if self.is_guaranteed(wish) {
             return 0;
         }
         let lead = self.start_tag(wish.key).saturating_sub(self.start_tag(claim.wish.key));
@@ -307,24 +318,31 @@ impl Books {
         0
     }
 
+    fn is_guaranteed(&self, wish: &Wish) -> bool {
+        self.min(wish.api).saturating_sub(self.of_api(wish.api)) >= wish.weight
+    }
+
     /// How `wish` would enter on `pod` now, with `claim` of a better rank (if any) obeyed.
     pub(crate) fn entry_on(&self, wish: &Wish, pod: usize, claim: Option<&Claim>) -> Option<Entry> {
         let claimed = |pod: usize| claim.is_some_and(|claim| claim.pod == pod);
-        if !allows(wish, pod) || claimed(pod) || !self.under_max(wish) {
+        let roomy = |pod: usize| allows(wish, pod) && self.room(pod, false) >= wish.weight;
+        if !allows(wish, pod) || !self.under_max(wish) {
             return None;
         }
+        let free = |pod: usize| roomy(pod) && !claimed(pod);
         let held = claim.map_or(0, |claim| self.held(wish, claim));
         if self.pool_has(wish, held) {
-            return (self.room(pod, false) >= wish.weight).then_some(Entry::Pool);
+            // A guarantee may use a claimed pod, if it must.
+            let must = self.is_guaranteed(wish) && !(0..self.pods.len()).any(free);
+            return (free(pod) || (must && roomy(pod))).then_some(Entry::Pool);
         }
-        let tokens_kept = claim
-            .is_some_and(|claim| !self.pool_has(&claim.wish, 0) && self.trickle_could(&claim.wish));
-        if tokens_kept || self.pool_has(wish, 0) || !self.trickle_has(wish) {
+        let tokens_kept =
+            claim.is_some_and(|claim| !self.pool_has(&claim.wish, 0) && self.trickle_could(&claim.wish));
+        if claimed(pod) || tokens_kept || self.pool_has(wish, 0) || !self.trickle_has(wish) {
             return None;
         }
-        let plain = |pod: usize| allows(wish, pod) && !claimed(pod) && self.room(pod, false) >= wish.weight;
-        let bursts = !(0..self.pods.len()).any(plain) && self.room(pod, true) >= wish.weight;
-        (plain(pod) || bursts).then_some(Entry::Trickle)
+        let bursts = !(0..self.pods.len()).any(free) && self.room(pod, true) >= wish.weight;
+        (free(pod) || bursts).then_some(Entry::Trickle)
     }
 
     pub(crate) fn fits_anywhere(&self, wish: &Wish, claim: Option<&Claim>) -> Option<usize> {

@@ -377,7 +377,7 @@ impl Judge {
             Reason::TooHeavy => assert!(wish.weight > self.books.most(wish.api)),
             Reason::NoReadyPod if self.books.policy.admission.mode != Mode::Enforce => {}
             // Its pod cannot hold it any more.
-            Reason::PodFull | Reason::NoRoom if wish.again => {}
+            _ if wish.again && matches!(wish.place, Place::Pin(pod) if !self.books.could_hold(pod, wish)) => {}
             _ => assert!(over, "refused by {:?} before its time was over", refusal.reason()),
         }
     }

@@ -191,7 +191,7 @@ fn run(first: &Policy, steps: &[Step]) -> String {
 
 fn config() -> ProptestConfig {
     // About a minute in profile test-release; an unoptimised build looks at fewer.
-    let cases = if cfg!(debug_assertions) { 1_500 } else { 40_000 };
+    let cases = if cfg!(debug_assertions) { 2_000 } else { 250_000 };
     let full = std::env::var("SLUICEGATE_FULL").is_ok_and(|value| value == "1");
     ProptestConfig {
         cases: if full { 10 * cases } else { cases },
