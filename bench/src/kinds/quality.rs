@@ -206,8 +206,12 @@ struct Measured {
 impl Measured {
     fn of(events: &mut [Event], wait_ms: u64) -> Measured {
         let arrivals: Vec<Arrival> = events.iter().map(|event| event.arrival).collect();
-        let best =
-            replay_best_fit_waiting(&arrivals, &[POD_UNITS; PODS], wait_ms * 1000, WaitOrder::LightFirst);
+        let replay = |arrivals: &[Arrival]| {
+            replay_best_fit_waiting(arrivals, &[POD_UNITS; PODS], wait_ms * 1000, WaitOrder::LightFirst)
+        };
+        let best = replay(&arrivals);
+        let as_asked = events.iter().map(|event| Arrival { hold_us: event.sample.hold_us, ..event.arrival });
+        let as_asked = replay(&as_asked.collect::<Vec<_>>());
         let mut blocks: Vec<(u64, u64)> = Vec::new();
         for (event, served) in events.iter().zip(&best.served) {
             let block = (event.arrival.at_us / BLOCK_US) as usize;

@@ -11,7 +11,7 @@ use crate::book::Book;
 use crate::estimate::Rates;
 use crate::exchange::{Change, Ending, Entry, Grant, Holding, Obstacle, Outlook, Place, Reply, Request};
 use crate::ids::{ApiId, PodId, Ticket};
-use crate::line::{Head, Line};
+use crate::line::{ClassKey, Head, Line};
 use crate::pods::Pods;
 use crate::policy::{Mode, Placement, Policy, Units};
 use crate::rank::{Rank, Ranker};
@@ -406,11 +406,22 @@ impl Ledger {
                 ahead: line.units_ahead(request, rank, ranker, |class| class.pin == Some(pod)),
                 measured: rates.of_pod(now, pod),
             },
-            _ => Outlook {
-                ahead: line
-                    .units_ahead(request, rank, ranker, |class| book.under_max(class.api, class.weight)),
-                measured: rates.of_pool(now),
-            },
+            _ => {
+                let queue = |class: &ClassKey| book.under_max(class.api, class.weight);
+                let pool = Outlook {
+                    ahead: line.units_ahead(request, rank, ranker, queue),
+                    measured: rates.of_pool(now),
+                };
+                if book.apis[request.api.index()].min < request.weight {
+                    return pool;
+                }
+                // Its guarantee lets it in as its own api's requests complete, whoever else waits.
+                let own = Outlook {
+                    ahead: line.units_ahead(request, rank, ranker, |class| class.api == request.api),
+                    measured: rates.of_api(now, request.api),
+                };
+                if own.drain_us() <= pool.drain_us() { own } else { pool }
+            }
         }
     }
 

@@ -51,4 +51,20 @@ mod tests {
             assert_eq!(PAGE.matches(word).count(), allowed, "{word}");
         }
     }
+
+    #[test]
+    fn both_languages_have_every_word() {
+        let words = |from: &str, to: &str| {
+            let (_, rest) = PAGE.split_once(from).unwrap();
+            let (dictionary, _) = rest.split_once(to).unwrap();
+            let before = dictionary.split(": '").map(|text| text.rsplit([' ', '\n']).next().unwrap());
+            let mut words: Vec<&str> = before.collect();
+            words.pop(); // behind the last value stands no key
+            words.sort_unstable();
+            words
+        };
+        let (english, chinese) = (words("  en: {", "\n  },"), words("  'zh-TW': {", "\n  },"));
+        assert!(english.len() > 50, "{english:?}");
+        assert_eq!(english, chinese);
+    }
 }

@@ -96,7 +96,10 @@ fn fair_gives_equal_units_at_load_25() {
             let report = simulate(&policy, &equal_units(&policy, 2.5), seed, long(400_000)).unwrap();
             let units: Vec<f64> =
                 report.apis.iter().map(|api| api.unit_us as f64 / report.span_us as f64).collect();
-            println!("fair, weights {weights:?}: units {units:.1?}, {:.1} % used", report.utilisation() * 100.0);
+            println!(
+                "fair, weights {weights:?}: units {units:.1?}, {:.1} % used",
+                report.utilisation() * 100.0
+            );
             let mean = units.iter().sum::<f64>() / units.len() as f64;
             assert!(units.iter().all(|units| (units / mean - 1.0).abs() < 0.05), "{units:?}");
             assert!(report.utilisation() > 0.95);

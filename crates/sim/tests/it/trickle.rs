@@ -62,8 +62,10 @@ fn a_ceiling_with_burst_moves_a_wedged_pool() {
 #[test]
 fn tokens_pace_the_last_share() {
     // 180 units are held for good; all others must enter by tokens and hold for 1 ms only.
-    let mut arrivals: Vec<Arrival> = (0..180).map(|_| Arrival { at_us: 0, api: 0, weight: 1, hold_us: 3600 * SECOND }).collect();
-    arrivals.extend(stream(10_000, 1000, 1000).into_iter().map(|one| Arrival { at_us: one.at_us + 1, ..one }));
+    let mut arrivals: Vec<Arrival> =
+        (0..180).map(|_| Arrival { at_us: 0, api: 0, weight: 1, hold_us: 3600 * SECOND }).collect();
+    arrivals
+        .extend(stream(10_000, 1000, 1000).into_iter().map(|one| Arrival { at_us: one.at_us + 1, ..one }));
     let report = replay(&hybrid(100_000), &arrivals).unwrap();
     let entered = report.admitted() - 180;
     println!("entered by tokens in 10 s: {entered}");
@@ -80,7 +82,8 @@ fn a_waiter_gets_the_token_that_time_brings() {
     let mut policy = hybrid(100_000);
     policy.apis[0].wait_us = 10 * SECOND;
     policy.admission.trickle.as_mut().unwrap().rate_milli = 1_000;
-    let mut arrivals: Vec<Arrival> = (0..200).map(|_| Arrival { at_us: 0, api: 0, weight: 1, hold_us: 3600 * SECOND }).collect();
+    let mut arrivals: Vec<Arrival> =
+        (0..200).map(|_| Arrival { at_us: 0, api: 0, weight: 1, hold_us: 3600 * SECOND }).collect();
     // The share is full of leases; one ends at 2.5 s, its token does not come back, but two have grown by then.
     arrivals[199].hold_us = 2 * SECOND + SECOND / 2;
     arrivals.push(Arrival { at_us: 1, api: 0, weight: 1, hold_us: SECOND });

@@ -15,7 +15,8 @@ pub(crate) const PODS: [u32; 10] = [20; 10];
 pub(crate) fn pool(wait_us: u64, weights: &[u32]) -> Policy {
     let pods: Vec<String> = (0..PODS.len()).map(|index| format!("pod{index}")).collect();
     let pods: Vec<(&str, u32)> = pods.iter().map(String::as_str).zip(PODS).collect();
-    let apis: Vec<String> = weights.iter().enumerate().map(|(at, weight)| format!("api{at}x{weight}")).collect();
+    let apis: Vec<String> =
+        weights.iter().enumerate().map(|(at, weight)| format!("api{at}x{weight}")).collect();
     let apis: Vec<(&str, u32)> = apis.iter().map(String::as_str).zip(weights.iter().copied()).collect();
     let mut policy = Policy::simple(&pods, &apis);
     policy.apis.iter_mut().for_each(|api| api.wait_us = wait_us);
