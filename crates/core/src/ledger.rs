@@ -171,8 +171,9 @@ impl Ledger {
     fn attempt(&mut self, now: Micros, request: &Request, grants: &mut Vec<Grant>) -> Reply {
         let reply = self.admit(now, request);
         // Units that were taken by tokens fill a guarantee without filling the pool, a full pool opens the way
-        // by tokens, a filled `max` ends a claim, under `fair` others catch up: each may let a waiter in.
-        let may_help = self.book.share > 0 || self.ranker.is_fair() || self.book.has_max(request.api);
+        // by tokens, a filled `max` ends a claim, a guarantee may use what a claim kept, under `fair` others
+        // catch up: each may let a waiter in.
+        let may_help = self.book.share > 0 || self.ranker.is_fair() || self.book.has_limits(request.api);
         if may_help && matches!(reply, Reply::Granted(_)) && !self.line.is_empty() {
             self.dispatch(now, grants);
         }

@@ -357,6 +357,10 @@ impl Judge {
                     self.granted(wish, &granted, &claims);
                 }
                 Output::Refused(_, refusal) => {
+                    // If it held the claim, even within this call, the next holder chooses afresh.
+                    if self.books.claimant().is_some_and(|(holder, _)| holder == ticket) {
+                        self.claimed = None;
+                    }
                     let wish = self.unqueue(ticket);
                     self.refused += 1;
                     self.refused_waiting(&wish, &refusal);
