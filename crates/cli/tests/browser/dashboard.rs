@@ -80,7 +80,7 @@ async fn a_mode_that_does_not_protect_is_loud_in_the_readers_language() {
     // What is left in English are names and units; a word of the other dictionary would be one more.
     let text = page.eval("document.body.innerText");
     let text = text.as_str().unwrap();
-    for word in ["Units", "Waiting", "Admitted", "Weight", "Claim", "none", "live", "minutes", "gate "] {
+    for word in ["Units", "Waiting", "Admitted", "Weight", "Claim", "none", "live", "minutes", "ledger"] {
         assert!(!text.contains(word), "`{word}` in\n{text}");
     }
 }
