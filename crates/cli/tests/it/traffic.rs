@@ -64,7 +64,7 @@ async fn late_pods_refuse_but_their_refusals_reach_nobody() {
             yaml = yaml.replace("capacity: 20", "capacity: 20, settle: 100ms");
         }
         let running = Running::start(&format!("{yaml}{APIS}admission: {{wait: 5s}}\n"));
-        let record = sluicegate_trial::load::run(&plan(0.9, 4.0), running.gateway, RunOptions::default())
+        let record = sluicegate_trial::load::run(&plan(load, 4.0), running.gateway, RunOptions::default())
             .await
             .unwrap();
         let summary = record.summary();
