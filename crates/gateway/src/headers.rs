@@ -1,6 +1,9 @@
 //! What is taken from and added to the headers on their way.
 
+use std::time::Duration;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use sluicegate::tower::server_timing;
 use sluicegate::{Gate, PodId};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -57,16 +60,15 @@ pub(crate) fn to_pod(headers: &mut HeaderMap, peer: &HeaderValue, host: Option<H
     }
 }
 
-/// Makes a pod's headers those of the answer to the client, whose request waited so many
-/// microseconds.
-pub(crate) fn to_client(headers: &mut HeaderMap, waited_us: u128, upgrade: bool) {
+/// Makes a pod's headers those of the answer to the client, whose request waited so long.
+pub(crate) fn to_client(headers: &mut HeaderMap, waited: Duration, upgrade: bool) {
     let to = if upgrade { headers.get(header::UPGRADE).cloned() } else { None };
     take_hop_by_hop(headers);
     if let Some(to) = to {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, to);
     }
-    headers.append(SERVER_TIMING, server_timing(waited_us));
+    headers.append(SERVER_TIMING, server_timing(waited));
 }
 
 /// Tells the gate how many units the pod says it has in use.
@@ -76,14 +78,6 @@ pub(crate) fn report_in_use(gate: &Gate, pod: PodId, headers: &HeaderMap) {
     if let Some(units) = value.to_str().ok().and_then(|text| text.trim().parse().ok()) {
         gate.report_in_use(pod, units);
     }
-}
-
-fn server_timing(waited_us: u128) -> HeaderValue {
-    if waited_us == 0 {
-        return HeaderValue::from_static("admission;dur=0.000");
-    }
-    let text = format!("admission;dur={}.{:03}", waited_us / 1000, waited_us % 1000);
-    HeaderValue::try_from(text).expect("digits are visible ASCII")
 }
 
 /// Takes the headers that are about this connection only, those that `Connection` lists among them.
@@ -223,12 +217,12 @@ mod tests {
     fn an_answer_gains_the_time_it_waited() {
         let mut headers =
             map(&[("connection", "close"), ("x-sluicegate-in-use", "4"), ("server-timing", "db;dur=1")]);
-        to_client(&mut headers, 12_034, false);
+        to_client(&mut headers, Duration::from_micros(12_034), false);
         let timings: Vec<_> = headers.get_all("server-timing").iter().collect();
         assert_eq!(timings, ["db;dur=1", "admission;dur=12.034"]);
         assert_eq!(headers.len(), 2);
         let mut headers = HeaderMap::new();
-        to_client(&mut headers, 0, false);
-        assert_eq!(headers["server-timing"], "admission;dur=0.000");
+        to_client(&mut headers, Duration::ZERO, false);
+        assert_eq!(headers["server-timing"], "admission;dur=0");
     }
 }

@@ -278,11 +278,11 @@ impl<'a> Job<'a> {
             return Ok(self.tunnel(response, hold));
         }
         self.note_upload();
-        let waited_us = hold.waited().as_micros();
+        let waited = hold.waited();
         let (mut parts, body) = response.into_parts();
         // Which version the pod speaks is between it and us.
         parts.version = Version::HTTP_11;
-        headers::to_client(&mut parts.headers, waited_us, false);
+        headers::to_client(&mut parts.headers, waited, false);
         let body = AnswerBody::Pod(PodBody::new(body, hold, self.asking.rule.max_stream));
         Ok(Response::from_parts(parts, body))
     }

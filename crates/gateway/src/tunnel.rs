@@ -25,7 +25,7 @@ impl Tunnel {
     pub(crate) fn open(self, mut response: Response<Incoming>, mut hold: Hold) -> Response<AnswerBody> {
         debug_assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         let pod = hyper::upgrade::on(&mut response);
-        let waited_us = hold.waited().as_micros();
+        let waited = hold.waited();
         if self.handshake_only {
             drop(hold.take_lease());
         }
@@ -41,7 +41,7 @@ impl Tunnel {
             hold.cut();
         });
         let (mut parts, _) = response.into_parts();
-        headers::to_client(&mut parts.headers, waited_us, true);
+        headers::to_client(&mut parts.headers, waited, true);
         Response::from_parts(parts, AnswerBody::empty())
     }
 }

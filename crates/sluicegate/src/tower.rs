@@ -8,6 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
@@ -150,14 +151,14 @@ where
 }
 
 fn admitted<R>(mut response: Response<R>, lease: Lease) -> Response<AdmittedBody<R>> {
-    response.headers_mut().append("server-timing", server_timing(&lease));
+    response.headers_mut().append("server-timing", server_timing(lease.waited()));
     response.map(|body| AdmittedBody::admitted(body, lease))
 }
 
-/// `admission;dur=<milliseconds waited>`, the value of a `Server-Timing` header.
+/// The value of a `Server-Timing` header for a request that waited so long for its lease:
+/// `admission;dur=<milliseconds>`. For every surface that speaks HTTP.
 #[must_use]
-pub fn server_timing(lease: &Lease) -> HeaderValue {
-    let waited = lease.waited();
+pub fn server_timing(waited: Duration) -> HeaderValue {
     if waited.is_zero() {
         return HeaderValue::from_static("admission;dur=0");
     }
