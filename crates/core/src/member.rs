@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::exchange::{Ending, Holding};
 use crate::gate::{Answer, Ask, Gate, Output};
 use crate::ids::{ApiId, LeaseId, PodId, Ticket};
-use crate::policy::{Amount, Policy, PolicyError, Units};
+use crate::policy::{Amount, Placement, Policy, PolicyError, Units};
 use crate::shared::{Account, GateId, Part, Recall, Report, Rules, Stamp, Timing};
 use crate::time::Micros;
 
@@ -66,6 +66,12 @@ pub struct MemberCounts {
     pub unusable: u64,
     /// Replies and pushes of another life, dropped.
     pub foreign: u64,
+    /// Reports because asks wait.
+    pub for_waiters: u64,
+    /// Reports because credit ran low.
+    pub for_credit: u64,
+    /// Reports because credit is wanted elsewhere: by a recall, a claim, scarcity, or as surplus.
+    pub for_others: u64,
 }
 
 /// One gate of a pool that many gates share.
@@ -102,6 +108,8 @@ pub struct Member {
     dirty: BTreeMap<Account, u64>,
     /// Something that the ledger waits for is to be said.
     urgent: bool,
+    /// An ask began to wait that the ledger does not know of.
+    news: bool,
     /// Lent units are missing.
     gap: bool,
     advice: Advice,
@@ -147,6 +155,7 @@ impl Member {
             lapsed: true,
             dirty: BTreeMap::new(),
             urgent: true,
+            news: false,
             gap: false,
             advice: Advice::default(),
             pace_us: timing.pace_us,
@@ -217,7 +226,7 @@ impl Member {
         let least = 2 * self.pace_us + 5_000;
         let wait_us = ask.wait_us.unwrap_or(self.gate.apis[ask.api.index()].rule.wait_us);
         let answer = self.gate.ask(now, Ask { wait_us: Some(wait_us.max(least)), ..ask }, out);
-        self.urgent |= matches!(answer, Answer::Waits(_));
+        self.news |= matches!(answer, Answer::Waits(_));
         answer
     }
 
@@ -246,7 +255,7 @@ impl Member {
         self.pass(now, out);
         self.free(now, lease);
         let answer = self.gate.retry(now, lease, ending, out);
-        self.urgent |= matches!(answer, Some(Answer::Waits(_)));
+        self.news |= matches!(answer, Some(Answer::Waits(_)));
         answer
     }
 
@@ -276,6 +285,14 @@ impl Member {
             return None;
         }
         self.counts.retries += u64::from(self.flight.is_some());
+        let low = self.idle() * 4 < u64::from(self.advice.target);
+        if !self.gate.ledger.line.is_empty() {
+            self.counts.for_waiters += 1;
+        } else if low {
+            self.counts.for_credit += 1;
+        } else if self.wants_exchange() {
+            self.counts.for_others += 1;
+        }
         self.give_back();
         Some(self.write(now))
     }
@@ -294,11 +311,13 @@ impl Member {
         }
         let Some(sent) = self.sent else { return Micros(0) };
         let pace_us = self.pace_us;
-        if self.urgent || self.gap || self.syncing || self.wants_exchange() {
+        // Who was served meanwhile needs no exchange.
+        let waits = !self.gate.ledger.line.is_empty();
+        if self.urgent || (self.news && waits) || self.gap || self.syncing || self.wants_exchange() {
             return sent + pace_us;
         }
         let heartbeat = sent + self.timing.heartbeat_us();
-        if self.gate.ledger.line.is_empty() {
+        if !waits {
             return heartbeat;
         }
         heartbeat.min(sent + pace_us.max(self.wait_us / 10))
@@ -402,6 +421,9 @@ fn local(policy: &Policy) -> Policy {
     local.admission.reserve = Amount::Units(0);
     local.admission.trickle = None;
     local.admission.claims = false;
+    if local.admission.placement == Placement::Auto {
+        local.admission.placement = Placement::Pack;
+    }
     local.admission.early = false;
     local
 }

@@ -162,6 +162,8 @@ pub struct PoolWorld {
     on_pod: Vec<u64>,
     /// Since when a pod has had room for a weight, by weight.
     room_since: BTreeMap<Units, Option<u64>>,
+    /// Work of the ledger before it lost its state. Wraps when a state from before is put back.
+    before: KeeperCounts,
     out: Vec<Output>,
     outcome: Outcome,
 }
@@ -200,6 +202,7 @@ impl PoolWorld {
             clock_off: 1_000_000_000,
             on_pod: vec![0; setup.policy.pods.len()],
             room_since: weights.collect(),
+            before: KeeperCounts::default(),
             out: Vec::new(),
             outcome: Outcome { by_api: vec![(0, 0); setup.policy.apis.len()], ..Outcome::default() },
             setup: setup.clone(),
@@ -253,6 +256,7 @@ impl PoolWorld {
             next = arrivals.next();
         }
         self.outcome.span_us = self.now;
+        self.outcome.ledger = self.spent();
         let Timing { ttl_us, hold_max_us, .. } = self.setup.timing;
         let faults_end = self.setup.faults.last().map_or(0, |(at, _)| at + 3 * ttl_us);
         // Every wait, hold, recovery and silence ends within this.
@@ -504,14 +508,23 @@ impl PoolWorld {
             }
             Fault::Flush => self.forget(),
             Fault::Rollback => {
+                self.before = self.spent();
                 self.keeper = self.earlier.clone();
+                self.before = join(self.before, self.keeper.counts(), u64::wrapping_sub);
                 self.other_server();
             }
             Fault::Clock { by_us } => self.clock_off += by_us,
         }
     }
 
+    /// Work of the ledger in all its lives.
+    fn spent(&self) -> KeeperCounts {
+        let (before, now) = (self.before, self.keeper.counts());
+        join(before, now, u64::wrapping_add)
+    }
+
     fn forget(&mut self) {
+        self.before = self.spent();
         let Setup { policy, timing, rules, .. } = &self.setup;
         self.keeper = Keeper::new(policy, *timing, *rules).expect("the policy was checked at the start");
         self.earlier = self.keeper.clone();
@@ -543,7 +556,6 @@ impl PoolWorld {
 
     /// Nothing runs any more: all units must be free, or credit of a gate that is alive.
     fn judge_quiet(&mut self) {
-        self.outcome.ledger = self.keeper.counts();
         for gate in self.gates.iter().filter(|gate| gate.alive) {
             self.outcome.forgotten += gate.waiting.len() as u64;
             let counts = gate.member.counts();
@@ -555,6 +567,9 @@ impl PoolWorld {
             sum.gaps += counts.gaps;
             sum.unusable += counts.unusable;
             sum.foreign += counts.foreign;
+            sum.for_waiters += counts.for_waiters;
+            sum.for_credit += counts.for_credit;
+            sum.for_others += counts.for_others;
         }
         for (index, pod) in self.setup.policy.pods.iter().enumerate() {
             let id = PodId(index as u32);
@@ -571,5 +586,19 @@ impl Gate {
     fn since(mut self, now: u64) -> Gate {
         self.offset_us = (self.offset_us as i64 - now as i64 - now as i64 * self.fast_ppm / 1_000_000) as u64;
         self
+    }
+}
+
+fn join(one: KeeperCounts, other: KeeperCounts, by: impl Fn(u64, u64) -> u64) -> KeeperCounts {
+    KeeperCounts {
+        exchanges: by(one.exchanges, other.exchanges),
+        pushes: by(one.pushes, other.pushes),
+        touched: by(one.touched, other.touched),
+        across: by(one.across, other.across),
+        recalls: by(one.recalls, other.recalls),
+        expired: by(one.expired, other.expired),
+        resyncs: by(one.resyncs, other.resyncs),
+        losses: by(one.losses, other.losses),
+        stale: by(one.stale, other.stale),
     }
 }

@@ -147,7 +147,7 @@ impl Member {
         }
     }
 
-    /// One pod's credit that is enough, else the widest ones until it is.
+    /// One pod's credit that is enough, else all.
     fn pay(&mut self, recall: Recall) {
         if let Some(api) = recall.api {
             if self.kinds[api.index()].limited {
@@ -162,14 +162,8 @@ impl Member {
             self.cut(*pod, recall.units);
             return;
         }
-        let mut missing = recall.units;
-        for (units, pod) in open.into_iter().rev() {
-            self.cut(pod, units);
-            missing = missing.saturating_sub(units);
-            if missing == 0 {
-                return;
-            }
-        }
+        // Only where all fragments meet can they be joined.
+        open.into_iter().for_each(|(units, pod)| self.cut(pod, units));
     }
 
     /// The smallest pieces go first: elsewhere they join others on their pod.

@@ -31,6 +31,7 @@ impl Member {
         self.flight = Some(Flight { number: self.number, sent: now, part });
         self.sent = Some(now);
         self.urgent = false;
+        self.news = false;
         self.gap = false;
         self.counts.reports += 1;
         Report {
