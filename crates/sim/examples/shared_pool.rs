@@ -1,11 +1,12 @@
 //! Many gates over one ledger, in virtual time: 429 share and cost.
 //!
 //! `cargo run --release -p sluicegate-sim --example shared_pool -- gates=4 pods=10 load=0.9 wait_ms=50 service_ms=100`
-//! Other words: `arrivals=`, `seed=`, `pace_us=`, `network=rough`, `faults=N`, `ttl_ms=`, `off=RULE[,RULE]`, `weights=1,2,3`.
+//! Other words: `arrivals=`, `seed=`, `pace_us=`, `network=rough`, `faults=N`, `ttl_ms=`, `off=RULE[,RULE]`, `weights=1,2,3`,
+//! `limits=1` (the second api has a guarantee and the reserve, the third a `max`).
 
 use std::collections::BTreeMap;
 
-use sluicegate_core::policy::{ApiPolicy, Policy};
+use sluicegate_core::policy::{Amount, ApiPolicy, Policy};
 use sluicegate_core::shared::{Rules, Timing};
 use sluicegate_sim::faults::schedule;
 use sluicegate_sim::load::Load;
@@ -31,6 +32,12 @@ fn main() {
         let api = ApiPolicy::new(&format!("w{weight}"), weight.parse().expect("weights are numbers"));
         policy.apis.push(ApiPolicy { wait_us, ..api });
     }
+    if words.contains_key("limits") {
+        policy.apis[1].min = Amount::Share(20_000);
+        policy.apis[1].protected = true;
+        policy.apis[2].max = Some(Amount::Share(30_000));
+        policy.admission.reserve = Amount::Share(5_000);
+    }
     let mut timing = Timing::of_wait(wait_us);
     timing.pace_us = number("pace_us", timing.pace_us as f64) as u64;
     timing.ttl_us = (number("ttl_ms", 5000.0) * 1000.0) as u64;
@@ -47,7 +54,7 @@ fn main() {
     let setup = Setup { policy, gates, timing, rules, network, load, arrivals, faults, seed };
     let outcome = run(&setup).expect("the policy is sound");
     println!(
-        "refused {:.4}%  exchanges {:.1} pushes {:.1} touched {:.1} per 1000  handover p50 {} p99 {} max {} us  over {} leaked {} forgotten {}",
+        "refused {:.4}%  exchanges {:.1} pushes {:.1} touched {:.1} per 1000  handover p50 {} p99 {} max {} us  unlawful {} over {} leaked {} forgotten {}",
         outcome.share_refused() * 100.0,
         outcome.exchanges_per_1000(),
         outcome.pushes_per_1000(),
@@ -55,6 +62,7 @@ fn main() {
         outcome.handover.quantile_us(0.5),
         outcome.handover.quantile_us(0.99),
         outcome.handover.quantile_us(1.0),
+        outcome.unlawful,
         outcome.over,
         outcome.leaked,
         outcome.forgotten,

@@ -11,7 +11,7 @@ use sluicegate_core::gate::{Answer, Ask, Granted, Output};
 use sluicegate_core::ids::{ApiId, LeaseId, PodId, Ticket};
 use sluicegate_core::keeper::{Keeper, KeeperCounts};
 use sluicegate_core::member::{Member, MemberCounts};
-use sluicegate_core::policy::{Policy, PolicyError, Units};
+use sluicegate_core::policy::{ApiPolicy, Policy, PolicyError, Units};
 use sluicegate_core::shared::{GateId, Push, Reply, Report, Rules, Timing};
 use sluicegate_core::time::Micros;
 
@@ -60,6 +60,8 @@ pub struct Outcome {
     pub over: u64,
     /// Units by which a pod was exceeded at most.
     pub over_units: u64,
+    /// Starts that broke an api's `max`, a guarantee or the reserve, by the judge's count.
+    pub unlawful: u64,
     /// Units that nobody uses and nobody could ever use again, at the end.
     pub leaked: u64,
     /// Waiters that were neither served nor refused.
@@ -109,7 +111,7 @@ impl Outcome {
 #[derive(Debug)]
 enum Event {
     Arrive(Arrival),
-    End { gate: usize, life: u64, lease: LeaseId, pod: usize, weight: Units },
+    End { gate: usize, life: u64, lease: LeaseId, pod: usize, api: usize, weight: Units },
     ToLedger { gate: usize, life: u64, link: u64, report: Report },
     ToGate { gate: usize, life: u64, words: Words },
     Wake { gate: usize, life: u64 },
@@ -160,6 +162,7 @@ pub struct PoolWorld {
     down_until: u64,
     clock_off: i64,
     on_pod: Vec<u64>,
+    of_api: Vec<u64>,
     /// Since when a pod has had room for a weight, by weight.
     room_since: BTreeMap<Units, Option<u64>>,
     /// Work of the ledger before it lost its state. Wraps when a state from before is put back.
@@ -201,6 +204,7 @@ impl PoolWorld {
             down_until: 0,
             clock_off: 1_000_000_000,
             on_pod: vec![0; setup.policy.pods.len()],
+            of_api: vec![0; setup.policy.apis.len()],
             room_since: weights.collect(),
             before: KeeperCounts::default(),
             out: Vec::new(),
@@ -286,10 +290,11 @@ impl PoolWorld {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Arrive(arrival) => self.arrive(arrival),
-            Event::End { gate, life, lease, pod, weight } => {
+            Event::End { gate, life, lease, pod, api, weight } => {
+                self.of_api[api] -= u64::from(weight);
                 self.on_pod[pod] -= u64::from(weight);
                 self.note_room();
-                self.at_gate(gate, Event::End { gate, life, lease, pod, weight });
+                self.at_gate(gate, Event::End { gate, life, lease, pod, api, weight });
             }
             Event::ToLedger { gate, life, link, report } => self.at_ledger(gate, life, link, &report),
             Event::ToGate { gate, .. } | Event::Wake { gate, .. } => self.at_gate(gate, event),
@@ -457,13 +462,33 @@ impl PoolWorld {
             self.outcome.over += 1;
             self.outcome.over_units = self.outcome.over_units.max(self.on_pod[pod] - capacity);
         }
+        self.of_api[arrival.api] += u64::from(granted.weight);
+        self.outcome.unlawful += u64::from(!self.is_lawful(arrival.api));
         self.note_room();
         self.outcome.admitted += 1;
         self.outcome.waits.add(granted.waited_us);
         let life = self.gates[gate].life;
         let hold_us = arrival.hold_us.min(self.setup.timing.hold_max_us);
-        let end = Event::End { gate, life, lease: granted.lease, pod, weight: granted.weight };
+        let (lease, weight) = (granted.lease, granted.weight);
+        let end = Event::End { gate, life, lease, pod, api: arrival.api, weight };
         self.put(self.now + hold_us, end);
+    }
+
+    /// Conditions 2 and 3 of the model for what is in use, after a start of `api`. Credit counts as admitted when it was
+    /// lent, so a protected api may have entered the reserve between the two; what may never be is that unprotected
+    /// apis use the reserve or that a guarantee finds no room.
+    fn is_lawful(&self, api: usize) -> bool {
+        let Policy { pods, apis, admission } = &self.setup.policy;
+        let capacity: Units = pods.iter().map(|pod| pod.capacity).sum();
+        let capacity = admission.capacity.map_or(capacity, |cap| cap.floor_of(capacity)).min(capacity);
+        let rules = || apis.iter().zip(&self.of_api);
+        let min = |rule: &ApiPolicy| u64::from(rule.min.ceil_of(capacity));
+        let unfilled: u64 = rules().map(|(rule, used)| min(rule).saturating_sub(*used)).sum();
+        let room = self.of_api.iter().sum::<u64>() + unfilled <= u64::from(capacity);
+        let ordinary: u64 = rules().map(|(rule, used)| if rule.protected { min(rule) } else { *used }).sum();
+        let reserved = ordinary + u64::from(admission.reserve.ceil_of(capacity)) <= u64::from(capacity);
+        let below = apis[api].max.is_none_or(|max| self.of_api[api] <= u64::from(max.floor_of(capacity)));
+        below && room && (reserved || apis[api].protected)
     }
 
     fn refuse(&mut self, arrival: &Arrival) {
