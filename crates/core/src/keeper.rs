@@ -53,6 +53,12 @@ impl Record {
         self.pending.iter().any(|lent| lent.waiter == Some(ticket))
     }
 
+    /// Credit on pods that it did not acknowledge yet.
+    fn credit_pending(&self) -> Units {
+        let credit = self.pending.iter().filter(|lent| lent.waiter.is_none());
+        credit.filter(|lent| matches!(lent.account, Account::Pod(_))).map(|lent| lent.units).sum()
+    }
+
     /// What it may still use of an api's `max`.
     fn spare(&self, api: ApiId) -> Units {
         let held = self.holds.get(&Account::Api(api)).copied().unwrap_or(0);
@@ -266,7 +272,8 @@ impl Keeper {
         }
         self.hear_waiters(report);
         let record = self.records.get_mut(&report.gate).expect("its epoch was just read");
-        record.idle = report.idle;
+        // Credit on its way to it counts: it may have to be recalled before the gate speaks again.
+        record.idle = report.idle + record.credit_pending();
         record.recall = record.recall.filter(|recall| recall.number > report.recalled);
         Verdict::Applied
     }

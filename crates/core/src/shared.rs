@@ -204,11 +204,12 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// Times for a pool whose asks wait up to `wait_us`: pace = wait / 10 between 1 and 5 ms, 5 ms without a
+    /// Times for a pool whose asks wait up to `wait_us`: pace = wait / 20 between 1 and 5 ms, 5 ms without a
     /// wait; ttl 5 s; holds of 60 s; a retry after 100 ms.
     #[must_use]
     pub fn of_wait(wait_us: u64) -> Timing {
-        let pace_us = if wait_us == 0 { 5_000 } else { (wait_us / 10).clamp(1_000, 5_000) };
+        // Half of wait / 10: at load 0.9 with 50 ms four gates refuse 0.40 % instead of 0.52 %.
+        let pace_us = if wait_us == 0 { 5_000 } else { (wait_us / 20).clamp(1_000, 5_000) };
         Timing { ttl_us: 5_000_000, pace_us, hold_max_us: 60_000_000, timeout_us: 100_000 }
     }
 
@@ -274,5 +275,28 @@ impl Default for Rules {
             detect_rollback: true,
             claims: true,
         }
+    }
+}
+
+impl Rules {
+    /// The switch of this name.
+    #[must_use]
+    pub fn named(&mut self, name: &str) -> Option<&mut bool> {
+        Some(match name {
+            "own_first" => &mut self.own_first,
+            "recalls" => &mut self.recalls,
+            "pushes" => &mut self.pushes,
+            "fragments" => &mut self.fragments,
+            "numbered" => &mut self.numbered,
+            "stamped" => &mut self.stamped,
+            "validity" => &mut self.validity,
+            "steady_clock" => &mut self.steady_clock,
+            "linger" => &mut self.linger,
+            "drop_on_return" => &mut self.drop_on_return,
+            "recovery" => &mut self.recovery,
+            "detect_rollback" => &mut self.detect_rollback,
+            "claims" => &mut self.claims,
+            _ => return None,
+        })
     }
 }

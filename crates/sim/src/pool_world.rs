@@ -3,6 +3,8 @@
 //! The gates are the core's [`Member`]s and the ledger its [`Keeper`]. The judge knows neither: it counts starts and
 //! ends where requests run.
 
+mod outcome;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -10,7 +12,7 @@ use fastrand::Rng;
 use sluicegate_core::gate::{Answer, Ask, Granted, Output};
 use sluicegate_core::ids::{ApiId, LeaseId, PodId, Ticket};
 use sluicegate_core::keeper::{Keeper, KeeperCounts};
-use sluicegate_core::member::{Member, MemberCounts};
+use sluicegate_core::member::Member;
 use sluicegate_core::policy::{ApiPolicy, Policy, PolicyError, Units};
 use sluicegate_core::shared::{GateId, Push, Reply, Report, Rules, Timing};
 use sluicegate_core::time::Micros;
@@ -18,7 +20,8 @@ use sluicegate_core::time::Micros;
 use crate::faults::Fault;
 use crate::load::{Arrival, Load};
 use crate::network::Network;
-use crate::report::Histogram;
+use outcome::join;
+pub use outcome::Outcome;
 
 /// A run, wholly described.
 #[derive(Clone, Debug)]
@@ -41,71 +44,6 @@ pub struct Setup {
     pub faults: Vec<(u64, Fault)>,
     /// Drives everything.
     pub seed: u64,
-}
-
-/// What came out of a run.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// Requests that arrived at a gate.
-    pub offered: u64,
-    /// Those that got their units.
-    pub admitted: u64,
-    /// Those that did not.
-    pub refused: u64,
-    /// Offered and refused by api.
-    pub by_api: Vec<(u64, u64)>,
-    /// Clients lost with a killed gate while they waited.
-    pub lost: u64,
-    /// Starts that found their pod without room, by the judge's count.
-    pub over: u64,
-    /// Units by which a pod was exceeded at most.
-    pub over_units: u64,
-    /// Starts that broke an api's `max`, a guarantee or the reserve, by the judge's count.
-    pub unlawful: u64,
-    /// Units that nobody uses and nobody could ever use again, at the end.
-    pub leaked: u64,
-    /// Waiters that were neither served nor refused.
-    pub forgotten: u64,
-    /// Books that did not balance, in words.
-    pub faults_in_books: Vec<String>,
-    /// How long the admitted waited.
-    pub waits: Histogram,
-    /// For those that waited: how long a pod had had room for such a weight, by the judge's count.
-    pub handover: Histogram,
-    /// Work of the ledger.
-    pub ledger: KeeperCounts,
-    /// Work of the gates that were alive at the end.
-    pub gates: MemberCounts,
-    /// Virtual time, microseconds.
-    pub span_us: u64,
-    /// Faults that happened.
-    pub faults: BTreeMap<&'static str, u64>,
-}
-
-impl Outcome {
-    /// Refused over offered, 0 to 1.
-    #[must_use]
-    pub fn share_refused(&self) -> f64 {
-        self.refused as f64 / self.offered.max(1) as f64
-    }
-
-    /// Exchanges per 1,000 requests.
-    #[must_use]
-    pub fn exchanges_per_1000(&self) -> f64 {
-        self.ledger.exchanges as f64 * 1000.0 / self.offered.max(1) as f64
-    }
-
-    /// Pushes per 1,000 requests.
-    #[must_use]
-    pub fn pushes_per_1000(&self) -> f64 {
-        self.ledger.pushes as f64 * 1000.0 / self.offered.max(1) as f64
-    }
-
-    /// Balances written per 1,000 requests.
-    #[must_use]
-    pub fn touched_per_1000(&self) -> f64 {
-        self.ledger.touched as f64 * 1000.0 / self.offered.max(1) as f64
-    }
 }
 
 #[derive(Debug)]
@@ -263,9 +201,12 @@ impl PoolWorld {
         self.outcome.ledger = self.spent();
         let Timing { ttl_us, hold_max_us, .. } = self.setup.timing;
         let faults_end = self.setup.faults.last().map_or(0, |(at, _)| at + 3 * ttl_us);
+        let heal = last.max(faults_end);
+        self.go_on(heal);
+        self.setup.network = Network::quiet();
         // Every wait, hold, recovery and silence ends within this.
         let wait_us = self.setup.policy.apis.iter().map(|api| api.wait_us).max().unwrap_or(0);
-        self.go_on(last.max(faults_end) + wait_us + 4 * ttl_us + 2 * hold_max_us);
+        self.go_on(heal + wait_us + 4 * ttl_us + 2 * hold_max_us);
         self.judge_quiet();
         self.outcome
     }
@@ -451,7 +392,7 @@ impl PoolWorld {
     /// The whole sum is dear, so it is taken where runs are short or things go wrong.
     fn audit_ledger(&self) -> Result<(), String> {
         let counts = self.keeper.counts();
-        if self.setup.faults.is_empty() && counts.exchanges % 64 != 0 { Ok(()) } else { self.keeper.audit() }
+        if self.setup.faults.is_empty() && !counts.exchanges.is_multiple_of(64) { Ok(()) } else { self.keeper.audit() }
     }
 
     fn start(&mut self, gate: usize, arrival: &Arrival, granted: &Granted) {
@@ -611,19 +552,5 @@ impl Gate {
     fn since(mut self, now: u64) -> Gate {
         self.offset_us = (self.offset_us as i64 - now as i64 - now as i64 * self.fast_ppm / 1_000_000) as u64;
         self
-    }
-}
-
-fn join(one: KeeperCounts, other: KeeperCounts, by: impl Fn(u64, u64) -> u64) -> KeeperCounts {
-    KeeperCounts {
-        exchanges: by(one.exchanges, other.exchanges),
-        pushes: by(one.pushes, other.pushes),
-        touched: by(one.touched, other.touched),
-        across: by(one.across, other.across),
-        recalls: by(one.recalls, other.recalls),
-        expired: by(one.expired, other.expired),
-        resyncs: by(one.resyncs, other.resyncs),
-        losses: by(one.losses, other.losses),
-        stale: by(one.stale, other.stale),
     }
 }

@@ -183,17 +183,13 @@ impl Keeper {
             return;
         }
         let mut want = u64::from(target - record.idle).min(self.accounts.ordinary()) as Units;
-        // What is on its way to it counts.
-        let coming = record.pending.iter().filter(|lent| lent.waiter.is_none());
-        let coming: Units =
-            coming.filter(|lent| matches!(lent.account, Account::Pod(_))).map(|l| l.units).sum();
-        want = want.saturating_sub(coming);
         let claimed = self.claim.map(|claim| claim.pod);
         for _ in 0..CREDIT_PODS_MAX {
             let Some((open, pod)) = self.accounts.widest(claimed).filter(|_| want > 0) else { return };
             let units = open.min(want);
             let account = Account::Pod(pod);
             self.lend(gate, Lent { account, units, number: 0, waiter: None, special: false });
+            self.records.get_mut(&gate).expect("it was just lent to").idle += units;
             want -= units;
         }
     }
