@@ -20,8 +20,8 @@ use sluicegate_core::time::Micros;
 use crate::faults::Fault;
 use crate::load::{Arrival, Load};
 use crate::network::Network;
-use outcome::join;
 pub use outcome::Outcome;
+use outcome::join;
 
 /// A run, wholly described.
 #[derive(Clone, Debug)]
@@ -392,7 +392,11 @@ impl PoolWorld {
     /// The whole sum is dear, so it is taken where runs are short or things go wrong.
     fn audit_ledger(&self) -> Result<(), String> {
         let counts = self.keeper.counts();
-        if self.setup.faults.is_empty() && !counts.exchanges.is_multiple_of(64) { Ok(()) } else { self.keeper.audit() }
+        if self.setup.faults.is_empty() && !counts.exchanges.is_multiple_of(64) {
+            Ok(())
+        } else {
+            self.keeper.audit()
+        }
     }
 
     fn start(&mut self, gate: usize, arrival: &Arrival, granted: &Granted) {
