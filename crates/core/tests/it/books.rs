@@ -221,8 +221,7 @@ impl Books {
     pub(crate) fn most(&self, api: usize) -> u64 {
         let pods = || (0..self.pods.len()).filter(|pod| self.counts(*pod)).map(|pod| &self.pods[pod].rule);
         let largest = pods().map(|rule| u64::from(rule.capacity)).max().unwrap_or(0);
-        let with_burst =
-            pods().map(|rule| u64::from(rule.capacity) + u64::from(rule.burst)).max().unwrap_or(0);
+        let with_burst = pods().map(|rule| u64::from(rule.capacity) + u64::from(rule.burst)).max().unwrap_or(0);
         let kept: u64 = (0..self.apis.len()).filter(|other| *other != api).map(|other| self.min(other)).sum();
         let kept = kept + self.reserve_for(api);
         let pool = (self.capacity().saturating_sub(self.share())).saturating_sub(kept).min(largest);
@@ -247,8 +246,7 @@ impl Books {
 
     fn pooled(&self) -> u64 {
         let all: u64 = self.live.iter().map(|live| live.weight).sum();
-        let outside =
-            (0..self.pods.len()).filter(|pod| self.counts(*pod)).map(|pod| self.pods[pod].outside.0);
+        let outside = (0..self.pods.len()).filter(|pod| self.counts(*pod)).map(|pod| self.pods[pod].outside.0);
         all - self.trickled() + outside.sum::<u64>()
     }
 
@@ -319,8 +317,8 @@ impl Books {
         if self.pool_has(wish, held) {
             return (self.room(pod, false) >= wish.weight).then_some(Entry::Pool);
         }
-        let tokens_kept =
-            claim.is_some_and(|claim| !self.pool_has(&claim.wish, 0) && self.trickle_could(&claim.wish));
+        let tokens_kept = claim
+            .is_some_and(|claim| !self.pool_has(&claim.wish, 0) && self.trickle_could(&claim.wish));
         if tokens_kept || self.pool_has(wish, 0) || !self.trickle_has(wish) {
             return None;
         }
@@ -374,9 +372,7 @@ impl Books {
         if !self.policy.admission.claims {
             return None;
         }
-        self.in_order()
-            .into_iter()
-            .find(|(_, wish)| self.under_max(wish) && !self.claimable(wish).0.is_empty())
+        self.in_order().into_iter().find(|(_, wish)| self.under_max(wish) && !self.claimable(wish).0.is_empty())
     }
 
     /// Pods that could ever hold the claimant, and the usable units of the widest of them.

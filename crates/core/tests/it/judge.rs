@@ -242,7 +242,13 @@ impl Judge {
         assert_ne!(worst.0, newcomer);
     }
 
-    fn refused_at_once(&mut self, wish: &Wish, refusal: &Refusal, claim: Option<&Claim>, before: &Snapshot) {
+    fn refused_at_once(
+        &mut self,
+        wish: &Wish,
+        refusal: &Refusal,
+        claim: Option<&Claim>,
+        before: &Snapshot,
+    ) {
         assert_eq!((refusal.api().index(), u64::from(refusal.weight())), (wish.api, wish.weight));
         let books = &self.books;
         if books.policy.admission.mode != Mode::Enforce {
@@ -298,8 +304,7 @@ impl Judge {
             assert_ne!(self.books.policy.admission.mode, Mode::Enforce, "`enforce` forces nothing");
         } else {
             let obeys = |claim: Option<&Claim>| self.admits(&wish, pod, granted.entry, claim);
-            let fine =
-                if claims.is_empty() { obeys(None) } else { claims.iter().any(|one| obeys(Some(one))) };
+            let fine = if claims.is_empty() { obeys(None) } else { claims.iter().any(|one| obeys(Some(one))) };
             assert!(fine, "{wish:?} must not enter pod {pod} by {:?}; claims {claims:?}", granted.entry);
         }
         self.granted_first += u64::from(!wish.again);
@@ -436,18 +441,14 @@ impl Judge {
         };
         let (ticket, wish) = holder.expect("a claim has a holder");
         assert_eq!(api.index(), wish.api, "the best waiter whose api is below its max claims");
-        assert!(
-            self.books.claimable(&wish).0.contains(&pod.index()),
-            "a claim on a pod that cannot serve it"
-        );
+        assert!(self.books.claimable(&wish).0.contains(&pod.index()), "a claim on a pod that cannot serve it");
         Some((ticket, vec![pod.index()]))
     }
 
     /// No waiter fits anywhere: whoever does was forgotten by a wake-up.
     fn nobody_fits(&self) {
         for (ticket, wish) in &self.books.waiting {
-            let claim =
-                self.claim_against(wish).filter(|_| self.claimed.as_ref().is_some_and(|c| c.0 != *ticket));
+            let claim = self.claim_against(wish).filter(|_| self.claimed.as_ref().is_some_and(|c| c.0 != *ticket));
             if let Some(pod) = self.books.fits_anywhere(wish, claim.as_ref()) {
                 panic!("{wish:?} still waits though it fits on pod {pod}; claim {claim:?}");
             }
@@ -487,11 +488,7 @@ impl Judge {
         if !self.shadowed {
             assert_eq!(total(|api| api.counts.refused_all()), self.refused);
         }
-        assert_eq!(
-            total(|api| api.counts.waits.iter().sum()),
-            self.granted_first,
-            "a wait is counted per grant"
-        );
+        assert_eq!(total(|api| api.counts.waits.iter().sum()), self.granted_first, "a wait is counted per grant");
         assert!(self.asked >= self.granted_first);
     }
 

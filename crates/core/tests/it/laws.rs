@@ -60,7 +60,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn amount(most: u32) -> impl Strategy<Value = Amount> {
-    prop_oneof![(0..most).prop_map(Amount::Units), (0..60_000u32).prop_map(Amount::Share),]
+    prop_oneof![
+        (0..most).prop_map(Amount::Units),
+        (0..60_000u32).prop_map(Amount::Share),
+    ]
 }
 
 fn api(index: usize) -> impl Strategy<Value = ApiPolicy> {
@@ -146,13 +149,7 @@ fn run(first: &Policy, steps: &[Step]) -> String {
             Step::Ask { api, weight, wait_us, place, pod, key } => {
                 let pod = PodId((pod % pods) as u32);
                 let place = [Place::Any, Place::Prefer(pod), Place::Pin(pod)][usize::from(*place)];
-                judge.ask(Ask {
-                    api: ApiId(*api as u32),
-                    weight: *weight,
-                    wait_us: *wait_us,
-                    place,
-                    key: *key,
-                });
+                judge.ask(Ask { api: ApiId(*api as u32), weight: *weight, wait_us: *wait_us, place, key: *key });
             }
             Step::Release(at) if !judge.books.live.is_empty() => judge.release(at % live),
             Step::WriteOff(at) if !judge.books.live.is_empty() => judge.write_off(at % live),
