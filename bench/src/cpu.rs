@@ -19,11 +19,20 @@ pub(crate) fn cpu_ns(pid: u32) -> Outcome<u64> {
     Ok(sum)
 }
 
+/// CPU time of the calling thread, nanoseconds, as the scheduler last wrote it down (some milliseconds ago at most).
+pub(crate) fn own_thread_ns() -> Outcome<u64> {
+    let path = "/proc/thread-self/schedstat";
+    let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let ran = text.split_whitespace().next().and_then(|field| field.parse().ok());
+    ran.ok_or_else(|| format!("{path}: it says `{text}`"))
+}
+
 /// Memory of a process that is in RAM now, bytes.
 pub(crate) fn resident(pid: u32) -> Outcome<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|field| field.parse::<u64>().ok());
+    let kib =
+        line.and_then(|line| line.split_whitespace().next()).and_then(|field| field.parse::<u64>().ok());
     kib.map(|kib| kib * 1024).ok_or_else(|| format!("{path}: no VmRSS"))
 }

@@ -10,7 +10,7 @@ use sluicegate_trial::pod::{Pod, PodOptions};
 use tokio::net::TcpListener;
 
 use crate::world::PODS;
-use crate::{Outcome, kinds, traffic, world};
+use crate::{Outcome, kinds, steady, traffic, world};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Helper {
@@ -28,6 +28,16 @@ pub(crate) enum Helper {
     /// Sends the jobs of a file and writes a record of each beside it.
     #[command(hide = true)]
     Load { jobs: PathBuf },
+    /// One request after the other at their planned times, as cheaply as can be; prints what it saw.
+    #[command(hide = true)]
+    Steady {
+        target: SocketAddr,
+        path: String,
+        /// Requests per second.
+        rate: f64,
+        seconds: f64,
+        seed: u64,
+    },
     /// Requests that wait until this process is killed.
     #[command(hide = true)]
     Waiters {
@@ -47,6 +57,9 @@ pub(crate) fn run(helper: &Helper) -> Outcome<()> {
         Helper::Load { jobs } => world::block_on(traffic::send(jobs)),
         Helper::Waiters { target, connections, streams } => {
             world::block_on(kinds::waiting::wait(*target, *connections, *streams))
+        }
+        Helper::Steady { target, path, rate, seconds, seed } => {
+            steady::send(*target, path, *rate, *seconds, *seed)
         }
         Helper::AcquireLoop { count } => kinds::acquire::repeat(*count),
     }

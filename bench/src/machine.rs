@@ -21,7 +21,8 @@ pub(crate) fn line() -> String {
 
 /// The commit's short name, and `+` if the sources differ from it.
 fn commit() -> String {
-    let clean = said("git", &["status", "--porcelain", "--", "crates", "Cargo.toml", "Cargo.lock"]).is_empty();
+    let clean =
+        said("git", &["status", "--porcelain", "--", "crates", "Cargo.toml", "Cargo.lock"]).is_empty();
     format!("{}{}", said("git", &["rev-parse", "--short", "HEAD"]), if clean { "" } else { "+" })
 }
 

@@ -9,6 +9,7 @@ mod machine;
 mod page;
 mod rivals;
 mod stats;
+mod steady;
 mod traffic;
 mod world;
 

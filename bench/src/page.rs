@@ -52,11 +52,17 @@ impl Section {
         if let Some(seconds) = settings.seconds {
             options += &format!(" --seconds {seconds}");
         }
-        let profile = if profile() == "release" { "--release".to_owned() } else { format!("--profile {}", profile()) };
+        let profile =
+            if profile() == "release" { "--release".to_owned() } else { format!("--profile {}", profile()) };
         let text = format!(
-            "`cargo run {profile} -p sluicegate-bench -- {}{options}` · {}\n{}\n",
+            "`cargo run {profile} -p sluicegate-bench -- {}{options}` · {}{}\n{}\n",
             self.name,
             self.machine,
+            if settings.bin.is_some() {
+                ", **a binary named by --bin**: not surely of that commit"
+            } else {
+                ""
+            },
             self.lines.join("\n")
         );
         println!("{text}");

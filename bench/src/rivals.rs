@@ -87,16 +87,37 @@ fn nginx_with(core: &str, http: &str, addrs: Vec<SocketAddr>) -> Outcome<Server>
 /// # Panics
 /// With its output, if it does not start.
 pub(crate) fn haproxy(pods: &[SocketAddr]) -> Outcome<Server> {
-    let folder = folder()?;
-    let listen = loopback(free_ports(1)?[0]);
     let server = |(number, pod): (usize, &SocketAddr)| format!("  server p{number} {pod}\n");
     let servers: String = pods.iter().enumerate().map(server).collect();
+    haproxy_with(&format!("  default_backend pods\nbackend pods\n  balance roundrobin\n{servers}"))
+}
+
+/// HAProxy that answers 429 to everything, with headers and a body like ours: what a refusal costs at least.
+///
+/// # Errors
+/// No folder or port.
+///
+/// # Panics
+/// With its output, if it does not start.
+pub(crate) fn haproxy_refusing() -> Outcome<Server> {
+    let body = "x".repeat(REFUSAL_BYTES);
+    haproxy_with(&format!(
+        "  http-request return status 429 content-type application/problem+json hdr retry-after 1 \
+         hdr x-sluicegate-reason no_room string {body}\n"
+    ))
+}
+
+/// About as long as the body of our refusals.
+const REFUSAL_BYTES: usize = 250;
+
+fn haproxy_with(frontend: &str) -> Outcome<Server> {
+    let folder = folder()?;
+    let listen = loopback(free_ports(1)?[0]);
     let text = format!(
         "global\n  nbthread 1\n  maxconn 4096\n\
          defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  \
          option http-keep-alive\n  http-reuse always\n\
-         frontend in\n  bind {listen}\n  default_backend pods\n\
-         backend pods\n  balance roundrobin\n{servers}"
+         frontend in\n  bind {listen}\n{frontend}"
     );
     let config = folder.path().join("haproxy.cfg");
     std::fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;

@@ -65,7 +65,8 @@ pub(crate) struct Beside {
 impl Beside {
     /// From at least two blocks. `None` if nothing was expected.
     pub(crate) fn of(blocks: &[(u64, u64)]) -> Option<Beside> {
-        let (measured, expected) = blocks.iter().fold((0, 0), |sum, block| (sum.0 + block.0, sum.1 + block.1));
+        let (measured, expected) =
+            blocks.iter().fold((0, 0), |sum, block| (sum.0 + block.0, sum.1 + block.1));
         if expected == 0 || blocks.len() < 2 {
             return None;
         }

@@ -70,7 +70,8 @@ pub(crate) fn sent(jobs: &[Job], core: Option<&str>) -> Outcome<Vec<Record>> {
 /// A target cannot be reached, or a file cannot be read or written.
 pub(crate) async fn send(path: &Path) -> Outcome<()> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let jobs: Vec<Job> = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let jobs: Vec<Job> =
+        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut tasks = Vec::new();
     for job in jobs {
         tasks.push(tokio::spawn(async move {
@@ -81,7 +82,8 @@ pub(crate) async fn send(path: &Path) -> Outcome<()> {
                 To::RoundRobin(addrs) => Target::RoundRobin(addrs),
             };
             let timeout = Duration::from_millis(job.patience_ms);
-            run(&job.plan, target, RunOptions { timeout, connections_max: 8192, ..RunOptions::default() }).await
+            run(&job.plan, target, RunOptions { timeout, connections_max: 8192, ..RunOptions::default() })
+                .await
         }));
     }
     for (number, task) in tasks.into_iter().enumerate() {

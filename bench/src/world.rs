@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sluicegate_testkit::client;
+use sluicegate_testkit::client::{self, Raw};
 use sluicegate_testkit::process::Process;
 use sluicegate_trial::pod::GaugeReading;
 use tempfile::TempDir;
@@ -74,7 +74,8 @@ pub(crate) fn pinned(core: &str, program: impl AsRef<OsStr>) -> Command {
 /// The system's.
 pub(crate) fn free_ports(count: usize) -> Outcome<Vec<u16>> {
     let ports = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>();
-    let ports = ports.and_then(|all| all.iter().map(|one| one.local_addr().map(|addr| addr.port())).collect());
+    let ports =
+        ports.and_then(|all| all.iter().map(|one| one.local_addr().map(|addr| addr.port())).collect());
     ports.map_err(|error| format!("no free port: {error}"))
 }
 
@@ -93,7 +94,8 @@ pub(crate) fn example(pods: &[SocketAddr]) -> String {
 
 /// The weights 1, 2 and 3 by the paths of the trial load, over these pods.
 pub(crate) fn weights(pods: &[SocketAddr], admission: &str) -> String {
-    let api = |weight: u32| format!("  - {{name: w{weight}, match: \"GET /w/{weight}\", weight: {weight}}}\n");
+    let api =
+        |weight: u32| format!("  - {{name: w{weight}, match: \"GET /w/{weight}\", weight: {weight}}}\n");
     let apis: String = [1, 2, 3].map(api).concat();
     format!("{}apis:\n{apis}admission: {admission}\n", pool(pods))
 }
@@ -126,7 +128,8 @@ impl Gateway {
         let ports = free_ports(2)?;
         let (listen, admin) = (loopback(ports[0]), loopback(ports[1]));
         let workers = workers.map_or_else(String::new, |workers| format!(", workers: {workers}"));
-        let yaml = format!("{rules}gateway: {{listen: \"{listen}\"{workers}}}\nadmin: {{listen: \"{admin}\"}}\n");
+        let yaml =
+            format!("{rules}gateway: {{listen: \"{listen}\"{workers}}}\nadmin: {{listen: \"{admin}\"}}\n");
         let folder = folder()?;
         let config = folder.path().join("sluicegate.yaml");
         std::fs::write(&config, yaml).map_err(|error| format!("{}: {error}", config.display()))?;
@@ -183,6 +186,42 @@ impl Gateway {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+/// Requests that hold the whole pool as long as this lives.
+pub(crate) struct Held {
+    _clients: Vec<Raw>,
+    /// A runtime that is dropped would end their connections.
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Gateway {
+    /// Takes all units of the pool, by requests for `/w/20` that hang.
+    ///
+    /// # Errors
+    /// A request cannot be sent, or the pool is not full after a minute.
+    pub(crate) fn hold_pool(&self) -> Outcome<Held> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+        let clients = runtime.block_on(async {
+            let mut clients = Vec::new();
+            for _ in 0..PODS {
+                let mut client = Raw::connect(self.listen).await?;
+                client.request("GET", &format!("/w/{POD_UNITS}?hang"), &[]).await?;
+                clients.push(client);
+            }
+            Ok::<_, std::io::Error>(clients)
+        });
+        let clients = clients.map_err(|error| format!("hold the pool: {error}"))?;
+        let start = Instant::now();
+        while self.state()?["in_use"] != PODS as u32 * POD_UNITS {
+            if start.elapsed() > SOON {
+                return Err("the pool is not full after a minute".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Held { _clients: clients, _runtime: runtime })
     }
 }
 
@@ -248,7 +287,8 @@ impl Pods {
     pub(crate) fn gauges(&self) -> Outcome<Vec<GaugeReading>> {
         let read = |addr: &SocketAddr| {
             let value = block_on(client::get_json(*addr, "/gauge")).map_err(|error| error.to_string());
-            let reading = value.and_then(|value| serde_json::from_value(value).map_err(|error| error.to_string()));
+            let reading =
+                value.and_then(|value| serde_json::from_value(value).map_err(|error| error.to_string()));
             reading.map_err(|error| format!("pod {addr}: {error}"))
         };
         self.addrs.iter().map(read).collect()

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use hyper::Uri;
+use hyper::http::uri::Authority;
 
 /// Co-ordinates the capacity units of a whole pool of pods, one step up the road.
 #[derive(Debug, Parser)]
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     Pod(Pod),
     /// Sample pods, gateway and load in one process: each pod alone beside Sluicegate.
     Demo(Demo),
+    /// What a running gate does now, refreshed every second.
+    Top(Top),
 }
 
 #[derive(Debug, clap::Args)]
@@ -86,6 +90,35 @@ pub(crate) struct Demo {
     /// Seed of the arrivals and of the service times.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Top {
+    /// The admin listener of the gate.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081", value_parser = admin)]
+    pub(crate) admin: Authority,
+    /// Its token; without this option that of the variable SLUICEGATE_ADMIN_TOKEN, which other users of
+    /// the machine cannot read.
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// Print once, and end.
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// `host:port` of `http://host:port/`; port 80 when none is named.
+fn admin(text: &str) -> Result<Authority, String> {
+    const WANTED: &str = "write the admin listener's address like http://127.0.0.1:8081";
+    let uri: Uri = text.parse().map_err(|error| format!("{error}; {WANTED}"))?;
+    let plain = uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none();
+    let authority = uri.authority().filter(|_| plain).ok_or_else(|| WANTED.to_owned())?;
+    if authority.as_str().contains('@') {
+        return Err(format!("give the token by --token; {WANTED}"));
+    }
+    if authority.port().is_some() {
+        return Ok(authority.clone());
+    }
+    format!("{authority}:80").parse().map_err(|error| format!("{error}; {WANTED}"))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Schema => cmd::schema::run(),
         Command::Pod(pod) => cmd::pod::run(pod),
         Command::Demo(demo) => cmd::demo::run(demo),
+        Command::Top(top) => cmd::top::run(top),
     };
     match outcome {
         Ok(code) => code,

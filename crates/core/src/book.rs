@@ -88,8 +88,10 @@ impl Book {
         book.max.is_none_or(|max| book.used + u64::from(weight) <= u64::from(max))
     }
 
-    pub(crate) fn has_max(&self, api: ApiId) -> bool {
-        self.apis[api.index()].max.is_some()
+    /// Whether the api has `min` or `max`.
+    pub(crate) fn has_limits(&self, api: ApiId) -> bool {
+        let book = &self.apis[api.index()];
+        book.min > 0 || book.max.is_some()
     }
 
     /// Condition 3 with `more` units on top: T + w + kept(a) + more <= C - share.

@@ -5,6 +5,7 @@
 //! waiters. Embedded, they are joined by a function call, one [`Change`] at a time. Over a network the
 //! same changes travel in batches; nothing in them is a reference, a clock reading or a callback.
 
+use crate::estimate::time_to_drain;
 use crate::ids::{ApiId, PodId, Ticket};
 use crate::policy::Units;
 use crate::time::Micros;
@@ -134,6 +135,13 @@ pub struct Outlook {
     pub ahead: u64,
     /// Units completed, and the microseconds they took; `None` while too little is known.
     pub measured: Option<(u64, u64)>,
+}
+
+impl Outlook {
+    /// Microseconds until the queue before it is served; 0 while that is unknown.
+    pub(crate) fn drain_us(&self) -> u64 {
+        self.measured.map_or(0, |measured| time_to_drain(measured, self.ahead))
+    }
 }
 
 /// Units for an ask that waited.

@@ -328,12 +328,17 @@ impl Gate {
         if self.early && !request.again && drain(outlook.ahead).is_some_and(beyond) {
             return refusal(self, Reason::WaitExceeded);
         }
-        if !self.make_room(now, &request, out) {
+        let Ok(worst) = self.who_makes_room(&request) else {
             return Answer::Refused(self.refuse(&request, Reason::QueueFull, drain_us));
-        }
+        };
         let reply = self.ledger.exchange(now, Change::Wait(request), &mut self.grants);
         let Reply::Waits(ticket) = reply else { unreachable!("`Wait` answers a ticket") };
         self.deadlines.insert((deadline, ticket));
+        if let Some(worst) = worst {
+            // Only now, so that what its claim kept is offered to the newcomer in its turn.
+            self.hand_over(now, out);
+            self.evict(now, worst, |_, _| Reason::QueueFull, out);
+        }
         Answer::Waits(ticket)
     }
 
@@ -343,16 +348,15 @@ impl Gate {
         self.ledger.pods.get(pod).is_some_and(|pod| pod.counts() && pod.rule.capacity >= request.weight)
     }
 
-    /// Room in the queue for `request`: when it is full, the worst rank of queue and newcomer goes.
-    fn make_room(&mut self, now: Micros, request: &Request, out: &mut Vec<Output>) -> bool {
+    /// The waiter that goes when `request` comes into a full queue: the worst rank of queue and newcomer. An
+    /// error if that is the newcomer, `None` if there is room.
+    fn who_makes_room(&self, request: &Request) -> Result<Option<Ticket>, ()> {
         let Ledger { line, ranker, .. } = &self.ledger;
         if line.len() < self.queue_max {
-            return true;
+            return Ok(None);
         }
         let newcomer = line.tail_rank_of_newcomer(request, ranker);
-        let Some(worst) = line.worst(ranker).filter(|worst| worst.rank > newcomer) else { return false };
-        self.evict(now, worst.ticket, |_, _| Reason::QueueFull, out);
-        true
+        line.worst(ranker).filter(|worst| worst.rank > newcomer).map(|worst| Some(worst.ticket)).ok_or(())
     }
 
     /// A waiter is refused.

@@ -4,13 +4,14 @@
 //! waited. An ask is admitted in one step: conditions 1 to 3 are looked at and the units taken together.
 //!
 //! **Law** (section 4): at each admission on pod p no better-ranked waiter that all conditions would let
-//! on p is passed over, and p is not claimed by a better rank.
+//! on p is passed over, and p is not claimed by a better rank; but an ask within its api's own guarantee may enter
+//! a claimed pod when no other has room.
 
 use crate::book::Book;
 use crate::estimate::Rates;
 use crate::exchange::{Change, Ending, Entry, Grant, Holding, Obstacle, Outlook, Place, Reply, Request};
 use crate::ids::{ApiId, PodId, Ticket};
-use crate::line::{Head, Line};
+use crate::line::{ClassKey, Head, Line};
 use crate::pods::Pods;
 use crate::policy::{Mode, Placement, Policy, Units};
 use crate::rank::{Rank, Ranker};
@@ -170,8 +171,9 @@ impl Ledger {
     fn attempt(&mut self, now: Micros, request: &Request, grants: &mut Vec<Grant>) -> Reply {
         let reply = self.admit(now, request);
         // Units that were taken by tokens fill a guarantee without filling the pool, a full pool opens the way
-        // by tokens, a filled `max` ends a claim, under `fair` others catch up: each may let a waiter in.
-        let may_help = self.book.share > 0 || self.ranker.is_fair() || self.book.has_max(request.api);
+        // by tokens, a filled `max` ends a claim, a guarantee may use what a claim kept, under `fair` others
+        // catch up: each may let a waiter in.
+        let may_help = self.book.share > 0 || self.ranker.is_fair() || self.book.has_limits(request.api);
         if may_help && matches!(reply, Reply::Granted(_)) && !self.line.is_empty() {
             self.dispatch(now, grants);
         }
@@ -209,7 +211,12 @@ impl Ledger {
         let held = claim.map_or(0, |claim| self.held_from(now, request, &claim));
         let skip = claim.map(|claim| claim.pod);
         if self.book.pool_has(api, weight, held) {
-            let pod = self.place(request, skip).ok_or_else(|| self.why_no_pod())?;
+            let mut pod = self.place(request, skip);
+            if pod.is_none() && skip.is_some() && self.book.is_guaranteed(api, weight) {
+                // A claimant that the unfilled guarantees keep out must not keep their owners out in turn.
+                pod = self.place(request, None);
+            }
+            let pod = pod.ok_or_else(|| self.why_no_pod())?;
             return Ok(Holding { pod, api, weight, entry: Entry::Pool, key: request.key });
         }
         let tokens_kept = claim.is_some_and(|claim| claim.wants_tokens);
@@ -378,8 +385,8 @@ impl Ledger {
         }
     }
 
-    /// The claim of the best waiter that its api's `max` does not block and that some pod could hold. It moves to the pod with the most
-    /// usable units if that has more, so a stuck pod holds nobody up.
+    /// The claim of the best waiter that its api's `max` does not block and that some pod could hold. It moves
+    /// to the pod with the most usable units if that has more, so a stuck pod holds nobody up.
     fn stake(&self, head: &Head, request: &Request) -> Option<Claim> {
         if !self.claims {
             return None;
@@ -414,11 +421,22 @@ impl Ledger {
                 ahead: line.units_ahead(request, rank, ranker, |class| class.pin == Some(pod)),
                 measured: rates.of_pod(now, pod),
             },
-            _ => Outlook {
-                ahead: line
-                    .units_ahead(request, rank, ranker, |class| book.under_max(class.api, class.weight)),
-                measured: rates.of_pool(now),
-            },
+            _ => {
+                let queue = |class: &ClassKey| book.under_max(class.api, class.weight);
+                let pool = Outlook {
+                    ahead: line.units_ahead(request, rank, ranker, queue),
+                    measured: rates.of_pool(now),
+                };
+                if book.apis[request.api.index()].min < request.weight {
+                    return pool;
+                }
+                // Its guarantee lets it in as its own api's requests complete, whoever else waits.
+                let own = Outlook {
+                    ahead: line.units_ahead(request, rank, ranker, |class| class.api == request.api),
+                    measured: rates.of_api(now, request.api),
+                };
+                if own.drain_us() <= pool.drain_us() { own } else { pool }
+            }
         }
     }
 

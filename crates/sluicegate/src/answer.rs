@@ -3,13 +3,29 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use serde_json::json;
+use serde::Serialize;
 use sluicegate_core::refusal::{Reason, Refusal};
 
 use crate::gate::Gate;
 
 /// The header that says why.
 const REASON_HEADER: &str = "x-sluicegate-reason";
+
+/// A problem document (RFC 9457). A type of its own, not a JSON tree: refusals must be cheap when they are many.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    reason: &'static str,
+    api: &'a str,
+    weight: u32,
+    pool: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elsewhere: Option<&'a str>,
+}
 
 impl Gate {
     /// The answer for a refused request: `429` (or `503` for `too_heavy` and `no_ready_pod`) with
@@ -21,28 +37,29 @@ impl Gate {
         let reason = refusal.reason();
         let api = self.api_name(refusal.api());
         let status = status_of(reason);
-        let mut problem = json!({
-            "type": format!("urn:sluicegate:problem:{}", reason.as_str()),
-            "title": title_of(reason),
-            "status": status.as_u16(),
-            "detail": detail_of(refusal, &api),
-            "reason": reason.as_str(),
-            "api": api,
-            "weight": refusal.weight(),
-            "pool": pool,
-        });
         let mut answer = Response::new(Bytes::new());
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(REASON_HEADER, HeaderValue::from_static(reason.as_str()));
+        let mut other = None;
         if let Refusal::NotNow { retry_after_s, elsewhere, .. } = refusal {
             headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after_s));
-            if let Some(pod) = elsewhere {
-                problem["elsewhere"] = self.pod_name(*pod).into();
-            }
+            other = elsewhere.map(|pod| self.pod_name(pod));
         }
-        *answer.body_mut() = Bytes::from(problem.to_string());
+        let problem = Problem {
+            kind: kind_of(reason),
+            title: title_of(reason),
+            status: status.as_u16(),
+            detail: detail_of(refusal, &api),
+            reason: reason.as_str(),
+            api: &api,
+            weight: refusal.weight(),
+            pool,
+            elsewhere: other.as_deref(),
+        };
+        let document = serde_json::to_vec(&problem).expect("texts and numbers are JSON");
+        *answer.body_mut() = Bytes::from(document);
         answer
     }
 }
@@ -52,6 +69,18 @@ fn status_of(reason: Reason) -> StatusCode {
     match reason {
         Reason::TooHeavy | Reason::NoReadyPod => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::TOO_MANY_REQUESTS,
+    }
+}
+
+fn kind_of(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoRoom => "urn:sluicegate:problem:no_room",
+        Reason::QueueFull => "urn:sluicegate:problem:queue_full",
+        Reason::WaitExceeded => "urn:sluicegate:problem:wait_exceeded",
+        Reason::ApiMax => "urn:sluicegate:problem:api_max",
+        Reason::PodFull => "urn:sluicegate:problem:pod_full",
+        Reason::TooHeavy => "urn:sluicegate:problem:too_heavy",
+        Reason::NoReadyPod => "urn:sluicegate:problem:no_ready_pod",
     }
 }
 

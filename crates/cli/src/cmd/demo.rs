@@ -146,7 +146,7 @@ fn introduce(args: &args::Demo, admin: &Admin) {
     println!(
         "The same requests go three ways at once: to a random pod, to the pods in turn, through Sluicegate"
     );
-    println!("(wait {}). State: http://{}/v1/state\n", args.wait, admin.local_addr());
+    println!("(wait {}). Dashboard: http://{}/\n", args.wait, admin.local_addr());
     println!("          pods alone, random    pods alone, in turn        sluicegate        pool now");
     println!("second     429s     p99 ms        429s     p99 ms        429s     p99 ms     in use");
 }

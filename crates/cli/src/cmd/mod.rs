@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod pod;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod top;
 
 use std::path::Path;
 use std::process::ExitCode;

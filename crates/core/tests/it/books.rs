@@ -170,6 +170,17 @@ impl Books {
         self.counts(pod) && self.pods[pod].ready
     }
 
+    pub(crate) fn could_hold(&self, pod: PodId, wish: &Wish) -> bool {
+        self.counts(pod.index()) && u64::from(self.pods[pod.index()].rule.capacity) >= wish.weight
+    }
+
+    /// When time alone changes something next: a deadline, or units that have settled.
+    pub(crate) fn next_time(&self) -> Option<u64> {
+        let deadlines = self.waiting.iter().map(|(_, wish)| wish.deadline());
+        let settled = self.pods.iter().flat_map(|pod| pod.settling.iter().map(|(due, _)| *due));
+        deadlines.chain(settled).min()
+    }
+
     /// Some pod is up, and some pod that counts has units at all.
     pub(crate) fn any_can_serve(&self) -> bool {
         let has_units = |pod: usize| self.counts(pod) && self.pods[pod].rule.capacity > 0;
@@ -221,7 +232,8 @@ impl Books {
     pub(crate) fn most(&self, api: usize) -> u64 {
         let pods = || (0..self.pods.len()).filter(|pod| self.counts(*pod)).map(|pod| &self.pods[pod].rule);
         let largest = pods().map(|rule| u64::from(rule.capacity)).max().unwrap_or(0);
-        let with_burst = pods().map(|rule| u64::from(rule.capacity) + u64::from(rule.burst)).max().unwrap_or(0);
+        let with_burst =
+            pods().map(|rule| u64::from(rule.capacity) + u64::from(rule.burst)).max().unwrap_or(0);
         let kept: u64 = (0..self.apis.len()).filter(|other| *other != api).map(|other| self.min(other)).sum();
         let kept = kept + self.reserve_for(api);
         let pool = (self.capacity().saturating_sub(self.share())).saturating_sub(kept).min(largest);
@@ -246,7 +258,8 @@ impl Books {
 
     fn pooled(&self) -> u64 {
         let all: u64 = self.live.iter().map(|live| live.weight).sum();
-        let outside = (0..self.pods.len()).filter(|pod| self.counts(*pod)).map(|pod| self.pods[pod].outside.0);
+        let outside =
+            (0..self.pods.len()).filter(|pod| self.counts(*pod)).map(|pod| self.pods[pod].outside.0);
         all - self.trickled() + outside.sum::<u64>()
     }
 
@@ -294,7 +307,7 @@ impl Books {
 
     /// Units of the pool that `claim` keeps from a worse rank.
     fn held(&self, wish: &Wish, claim: &Claim) -> u64 {
-        if self.min(wish.api).saturating_sub(self.of_api(wish.api)) >= wish.weight {
+        if self.is_guaranteed(wish) {
             return 0;
         }
         let lead = self.start_tag(wish.key).saturating_sub(self.start_tag(claim.wish.key));
@@ -307,24 +320,31 @@ impl Books {
         0
     }
 
+    fn is_guaranteed(&self, wish: &Wish) -> bool {
+        self.min(wish.api).saturating_sub(self.of_api(wish.api)) >= wish.weight
+    }
+
     /// How `wish` would enter on `pod` now, with `claim` of a better rank (if any) obeyed.
     pub(crate) fn entry_on(&self, wish: &Wish, pod: usize, claim: Option<&Claim>) -> Option<Entry> {
         let claimed = |pod: usize| claim.is_some_and(|claim| claim.pod == pod);
-        if !allows(wish, pod) || claimed(pod) || !self.under_max(wish) {
+        let roomy = |pod: usize| allows(wish, pod) && self.room(pod, false) >= wish.weight;
+        if !allows(wish, pod) || !self.under_max(wish) {
             return None;
         }
+        let free = |pod: usize| roomy(pod) && !claimed(pod);
         let held = claim.map_or(0, |claim| self.held(wish, claim));
         if self.pool_has(wish, held) {
-            return (self.room(pod, false) >= wish.weight).then_some(Entry::Pool);
+            // A guarantee may use a claimed pod, if it must.
+            let must = self.is_guaranteed(wish) && !(0..self.pods.len()).any(free);
+            return (free(pod) || (must && roomy(pod))).then_some(Entry::Pool);
         }
-        let tokens_kept = claim
-            .is_some_and(|claim| !self.pool_has(&claim.wish, 0) && self.trickle_could(&claim.wish));
-        if tokens_kept || self.pool_has(wish, 0) || !self.trickle_has(wish) {
+        let tokens_kept =
+            claim.is_some_and(|claim| !self.pool_has(&claim.wish, 0) && self.trickle_could(&claim.wish));
+        if claimed(pod) || tokens_kept || self.pool_has(wish, 0) || !self.trickle_has(wish) {
             return None;
         }
-        let plain = |pod: usize| allows(wish, pod) && !claimed(pod) && self.room(pod, false) >= wish.weight;
-        let bursts = !(0..self.pods.len()).any(plain) && self.room(pod, true) >= wish.weight;
-        (plain(pod) || bursts).then_some(Entry::Trickle)
+        let bursts = !(0..self.pods.len()).any(free) && self.room(pod, true) >= wish.weight;
+        (free(pod) || bursts).then_some(Entry::Trickle)
     }
 
     pub(crate) fn fits_anywhere(&self, wish: &Wish, claim: Option<&Claim>) -> Option<usize> {
@@ -372,7 +392,9 @@ impl Books {
         if !self.policy.admission.claims {
             return None;
         }
-        self.in_order().into_iter().find(|(_, wish)| self.under_max(wish) && !self.claimable(wish).0.is_empty())
+        self.in_order()
+            .into_iter()
+            .find(|(_, wish)| self.under_max(wish) && !self.claimable(wish).0.is_empty())
     }
 
     /// Pods that could ever hold the claimant, and the usable units of the widest of them.

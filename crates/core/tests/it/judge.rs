@@ -242,13 +242,7 @@ impl Judge {
         assert_ne!(worst.0, newcomer);
     }
 
-    fn refused_at_once(
-        &mut self,
-        wish: &Wish,
-        refusal: &Refusal,
-        claim: Option<&Claim>,
-        before: &Snapshot,
-    ) {
+    fn refused_at_once(&mut self, wish: &Wish, refusal: &Refusal, claim: Option<&Claim>, before: &Snapshot) {
         assert_eq!((refusal.api().index(), u64::from(refusal.weight())), (wish.api, wish.weight));
         let books = &self.books;
         if books.policy.admission.mode != Mode::Enforce {
@@ -304,7 +298,8 @@ impl Judge {
             assert_ne!(self.books.policy.admission.mode, Mode::Enforce, "`enforce` forces nothing");
         } else {
             let obeys = |claim: Option<&Claim>| self.admits(&wish, pod, granted.entry, claim);
-            let fine = if claims.is_empty() { obeys(None) } else { claims.iter().any(|one| obeys(Some(one))) };
+            let fine =
+                if claims.is_empty() { obeys(None) } else { claims.iter().any(|one| obeys(Some(one))) };
             assert!(fine, "{wish:?} must not enter pod {pod} by {:?}; claims {claims:?}", granted.entry);
         }
         self.granted_first += u64::from(!wish.again);
@@ -362,6 +357,10 @@ impl Judge {
                     self.granted(wish, &granted, &claims);
                 }
                 Output::Refused(_, refusal) => {
+                    // If it held the claim, even within this call, the next holder chooses afresh.
+                    if self.books.claimant().is_some_and(|(holder, _)| holder == ticket) {
+                        self.claimed = None;
+                    }
                     let wish = self.unqueue(ticket);
                     self.refused += 1;
                     self.refused_waiting(&wish, &refusal);
@@ -377,7 +376,8 @@ impl Judge {
             Reason::TooHeavy => assert!(wish.weight > self.books.most(wish.api)),
             Reason::NoReadyPod if self.books.policy.admission.mode != Mode::Enforce => {}
             // Its pod cannot hold it any more.
-            Reason::PodFull | Reason::NoRoom if wish.again => {}
+            _ if wish.again && matches!(wish.place, Place::Pin(pod) if !self.books.could_hold(pod, wish)) => {
+            }
             _ => assert!(over, "refused by {:?} before its time was over", refusal.reason()),
         }
     }
@@ -441,14 +441,18 @@ impl Judge {
         };
         let (ticket, wish) = holder.expect("a claim has a holder");
         assert_eq!(api.index(), wish.api, "the best waiter whose api is below its max claims");
-        assert!(self.books.claimable(&wish).0.contains(&pod.index()), "a claim on a pod that cannot serve it");
+        assert!(
+            self.books.claimable(&wish).0.contains(&pod.index()),
+            "a claim on a pod that cannot serve it"
+        );
         Some((ticket, vec![pod.index()]))
     }
 
     /// No waiter fits anywhere: whoever does was forgotten by a wake-up.
     fn nobody_fits(&self) {
         for (ticket, wish) in &self.books.waiting {
-            let claim = self.claim_against(wish).filter(|_| self.claimed.as_ref().is_some_and(|c| c.0 != *ticket));
+            let claim =
+                self.claim_against(wish).filter(|_| self.claimed.as_ref().is_some_and(|c| c.0 != *ticket));
             if let Some(pod) = self.books.fits_anywhere(wish, claim.as_ref()) {
                 panic!("{wish:?} still waits though it fits on pod {pod}; claim {claim:?}");
             }
@@ -488,7 +492,11 @@ impl Judge {
         if !self.shadowed {
             assert_eq!(total(|api| api.counts.refused_all()), self.refused);
         }
-        assert_eq!(total(|api| api.counts.waits.iter().sum()), self.granted_first, "a wait is counted per grant");
+        assert_eq!(
+            total(|api| api.counts.waits.iter().sum()),
+            self.granted_first,
+            "a wait is counted per grant"
+        );
         assert!(self.asked >= self.granted_first);
     }
 

@@ -60,10 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn amount(most: u32) -> impl Strategy<Value = Amount> {
-    prop_oneof![
-        (0..most).prop_map(Amount::Units),
-        (0..60_000u32).prop_map(Amount::Share),
-    ]
+    prop_oneof![(0..most).prop_map(Amount::Units), (0..60_000u32).prop_map(Amount::Share),]
 }
 
 fn api(index: usize) -> impl Strategy<Value = ApiPolicy> {
@@ -149,7 +146,13 @@ fn run(first: &Policy, steps: &[Step]) -> String {
             Step::Ask { api, weight, wait_us, place, pod, key } => {
                 let pod = PodId((pod % pods) as u32);
                 let place = [Place::Any, Place::Prefer(pod), Place::Pin(pod)][usize::from(*place)];
-                judge.ask(Ask { api: ApiId(*api as u32), weight: *weight, wait_us: *wait_us, place, key: *key });
+                judge.ask(Ask {
+                    api: ApiId(*api as u32),
+                    weight: *weight,
+                    wait_us: *wait_us,
+                    place,
+                    key: *key,
+                });
             }
             Step::Release(at) if !judge.books.live.is_empty() => judge.release(at % live),
             Step::WriteOff(at) if !judge.books.live.is_empty() => judge.write_off(at % live),
@@ -191,7 +194,7 @@ fn run(first: &Policy, steps: &[Step]) -> String {
 
 fn config() -> ProptestConfig {
     // About a minute in profile test-release; an unoptimised build looks at fewer.
-    let cases = if cfg!(debug_assertions) { 1_500 } else { 40_000 };
+    let cases = if cfg!(debug_assertions) { 2_000 } else { 250_000 };
     let full = std::env::var("SLUICEGATE_FULL").is_ok_and(|value| value == "1");
     ProptestConfig {
         cases: if full { 10 * cases } else { cases },

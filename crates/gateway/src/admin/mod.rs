@@ -1,5 +1,7 @@
-//! The admin listener: health, metrics, state and live changes, apart from the traffic.
+//! The admin listener: health, metrics, state, dashboard and live changes, apart from the traffic.
 
+mod dashboard;
+mod events;
 mod metrics;
 mod state;
 
@@ -18,7 +20,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sluicegate::Gate;
 use sluicegate_config::{AdminSettings, Problems};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::live::Live;
 use crate::server;
@@ -68,6 +70,15 @@ struct Shared {
     control: Arc<dyn Control>,
     token: Option<String>,
     identity: Identity,
+    /// Places for listeners of `/v1/events`: each costs a copy of the state per event.
+    listeners: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// The one document that `/v1/state` and `/v1/events` both give.
+    fn state(&self) -> state::State {
+        state::now(&self.gate, &self.live, &self.identity)
+    }
 }
 
 impl Admin {
@@ -92,7 +103,14 @@ impl Admin {
         let listener = server::listen_alone(settings.listen, "admin.listen")?;
         let local_addr = listener.local_addr()?;
         let token = settings.token.clone();
-        let shared = Arc::new(Shared { gate, live, control, token, identity: Identity::new() });
+        let shared = Arc::new(Shared {
+            gate,
+            live,
+            control,
+            token,
+            identity: Identity::new(),
+            listeners: Arc::new(Semaphore::new(events::LISTENERS_MAX)),
+        });
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
@@ -137,10 +155,12 @@ async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
 
 fn router(shared: Arc<Shared>) -> axum::Router {
     axum::Router::new()
+        .route("/", get(dashboard::page))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(show_metrics))
         .route("/v1/state", get(show_state))
+        .route("/v1/events", get(events::listen))
         .route("/v1/config", axum::routing::patch(change_config))
         .fallback(async |uri: Uri| problem(StatusCode::NOT_FOUND, &format!("there is no {}", uri.path())))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
@@ -151,9 +171,10 @@ fn router(shared: Arc<Shared>) -> axum::Router {
         .with_state(shared)
 }
 
-/// Wants the token where one is set; not from probes, which learn nothing but yes or no.
+/// Wants the token where one is set; not from probes, which learn nothing but yes or no, nor for the
+/// dashboard's page, which holds nothing and asks its user for the token.
 async fn authorize(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let free = matches!(request.uri().path(), "/healthz" | "/readyz");
+    let free = matches!(request.uri().path(), "/" | "/healthz" | "/readyz");
     let allowed = free
         || shared.token.as_deref().is_none_or(|token| {
             let given =
@@ -191,7 +212,7 @@ async fn show_metrics(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn show_state(State(shared): State<Arc<Shared>>) -> Response {
-    Json(state::now(&shared.gate, &shared.live, &shared.identity)).into_response()
+    Json(shared.state()).into_response()
 }
 
 async fn change_config(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {

@@ -12,7 +12,7 @@ use crate::world::{Plan, World};
 
 /// Keeps what it is told; refuses what has no `apis`.
 #[derive(Default)]
-struct Recorder {
+pub(crate) struct Recorder {
     patches: Mutex<Vec<Value>>,
     unready: Mutex<Option<String>>,
 }
@@ -32,7 +32,7 @@ impl Control for Recorder {
     }
 }
 
-async fn start(token: Option<&str>) -> (World, Admin, Arc<Recorder>) {
+pub(crate) async fn start(token: Option<&str>) -> (World, Admin, Arc<Recorder>) {
     let apis = json!([{"name": "order", "match": "POST /orders", "weight": 2}]);
     let world = Plan::one_pod(4).with("apis", apis).start().await;
     let control = Arc::new(Recorder::default());
@@ -44,7 +44,7 @@ async fn start(token: Option<&str>) -> (World, Admin, Arc<Recorder>) {
     (world, admin, control)
 }
 
-fn is_problem(answer: &Answer, status: u16) {
+pub(crate) fn is_problem(answer: &Answer, status: u16) {
     assert_eq!(answer.head.status, status);
     assert_eq!(answer.head.header("content-type"), "application/problem+json");
     assert_eq!(answer.json().unwrap()["status"], status);
@@ -58,14 +58,20 @@ async fn the_state_is_as_the_contract_says() {
     let id = state["gates"][0]["id"].take();
     assert_eq!(id.as_str().unwrap().len(), 32);
     assert!(state["gates"][0]["label"].take().is_string());
+    assert!(state["at_ms"].is_u64());
+    let refused = json!({"no_room": 0, "queue_full": 0, "wait_exceeded": 0, "api_max": 0, "pod_full": 0,
+        "too_heavy": 0, "no_ready_pod": 0});
     let expected = json!({
         "pool": "trial", "version": state["version"], "capacity": 4, "in_use": 2, "credit": 0, "waiting": 0,
-        "mode": "enforce",
+        "mode": "enforce", "at_ms": state["at_ms"], "waiting_units": 0, "reserve": 0, "share": 0, "trickled": 0,
+        "claim": null, "abandoned_units": 0,
         "pods": [{"name": "a", "url": world.pods[0].url(), "capacity": 4, "in_use": 2, "ready": true,
-            "draining": false}],
+            "draining": false, "outside": 0, "refusals": 0}],
         "apis": [
-            {"name": "order", "weight": 2, "in_use": 2, "waiting": 0, "min": 0, "max": null},
-            {"name": "default", "weight": 1, "in_use": 0, "waiting": 0, "min": 0, "max": null},
+            {"name": "order", "weight": 2, "in_use": 2, "waiting": 0, "min": 0, "max": null, "admitted": 1,
+                "refused": refused, "cancelled": 0, "failed": 0, "exempt": 0, "waited_us": 0},
+            {"name": "default", "weight": 1, "in_use": 0, "waiting": 0, "min": 0, "max": null, "admitted": 0,
+                "refused": refused, "cancelled": 0, "failed": 0, "exempt": 0, "waited_us": 0},
         ],
         "gates": [{"id": null, "label": null, "in_use": 2, "credit": 0, "waiting": 0, "last_seen_ms": 0}],
         "ledger": {"kind": "memory", "up": true, "exchanges": 0, "pace_ms": 0, "recovering": false},

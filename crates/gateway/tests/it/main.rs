@@ -6,6 +6,7 @@ mod admin;
 mod bad_input;
 mod drain;
 mod endings;
+mod events;
 mod proxying;
 mod retries;
 mod table;
