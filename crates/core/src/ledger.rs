@@ -323,7 +323,7 @@ impl Ledger {
     }
 
     /// Admits every waiter that fits, best rank first, and settles the claim.
-    fn dispatch(&mut self, now: Micros, grants: &mut Vec<Grant>) {
+    pub(crate) fn dispatch(&mut self, now: Micros, grants: &mut Vec<Grant>) {
         self.tokens_due = Micros::NEVER;
         self.owed = false;
         while !self.line.is_empty() {
@@ -333,6 +333,20 @@ impl Ledger {
             grants.push(Grant { ticket, request: waiter.request, holding });
         }
         self.claim = None;
+    }
+
+    /// Serves one waiter out of turn, on a pod that was chosen for it elsewhere. False if it no longer waits, or
+    /// does not fit there.
+    pub(crate) fn serve(&mut self, now: Micros, ticket: Ticket, pod: PodId, grants: &mut Vec<Grant>) -> bool {
+        let Some(request) = self.line.get(ticket).map(|waiter| waiter.request) else { return false };
+        let Request { api, weight, key, .. } = request;
+        if self.pods.open(pod) < weight || !self.book.under_max(api, weight) {
+            return false;
+        }
+        self.line.leave(ticket, &self.ranker);
+        let holding = self.take(now, &request, Holding { pod, api, weight, entry: Entry::Pool, key });
+        grants.push(Grant { ticket, request, holding });
+        true
     }
 
     /// The best waiter that fits now. If none does, the claim stands as it should afterwards.

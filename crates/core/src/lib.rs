@@ -8,6 +8,7 @@
 //! - [`gate`]: the gate's half. Start at [`gate::Gate`]; its example is the whole loop.
 //! - [`ledger`]: the ledger's half: pods, limits, the order of all waiters.
 //! - [`exchange`]: what the two halves say to each other.
+//! - [`shared`]: what many gates and one ledger say to each other; [`member`] and [`keeper`] are the two sides.
 //! - [`refusal`], [`stats`], [`snapshot`]: what comes out.
 
 mod book;
@@ -15,13 +16,16 @@ mod estimate;
 pub mod exchange;
 pub mod gate;
 pub mod ids;
+pub mod keeper;
 pub mod ledger;
 mod line;
+pub mod member;
 mod pods;
 pub mod policy;
 mod rank;
 pub mod refusal;
 mod requeue;
+pub mod shared;
 mod slab;
 pub mod snapshot;
 pub mod stats;

@@ -142,6 +142,34 @@ impl Line {
         heads.sort_unstable();
     }
 
+    /// Whether `wanted` of the best waiter of any class.
+    pub(crate) fn any_head(&self, ranker: &Ranker, wanted: impl Fn(&Head, &ClassKey) -> bool) -> bool {
+        self.classes.iter().any(|(key, class)| {
+            let (mut rank, ticket) = *class.entries.front().expect("classes are not empty");
+            if ranker.is_fair() {
+                rank.value = ranker.start_tag(key.key);
+            }
+            wanted(&Head { rank, ticket }, key)
+        })
+    }
+
+    /// The best of each class first, then others by rank, `most` together: rank numbers and tickets.
+    pub(crate) fn best(&self, ranker: &Ranker, most: usize) -> Vec<(u64, Ticket)> {
+        let mut best = Vec::new();
+        self.heads(ranker, &mut best);
+        best.truncate(most);
+        let live = |(_, ticket): &&(Rank, Ticket)| self.get(*ticket).is_some();
+        let behind = |class: &'_ Class| -> Vec<Head> {
+            let entries = class.entries.iter().filter(live).skip(1).take(most);
+            entries.map(|(rank, ticket)| Head { rank: *rank, ticket: *ticket }).collect()
+        };
+        let mut others: Vec<Head> = self.classes.values().flat_map(behind).collect();
+        others.sort_unstable();
+        others.truncate(most - best.len());
+        best.extend(others);
+        best.into_iter().map(|head| (head.rank.value, head.ticket)).collect()
+    }
+
     /// What [`Line::worst`] compares a newcomer by, when there is no more room to wait. Under `fair` the key
     /// that has queued most goes last.
     pub(crate) fn tail_rank_of_newcomer(&self, request: &Request, ranker: &Ranker) -> Rank {

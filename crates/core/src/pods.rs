@@ -29,6 +29,8 @@ pub(crate) struct Pod {
     /// Freed units that wait for `settle`, oldest first.
     settling: VecDeque<(Micros, Units)>,
     settling_units: Units,
+    /// Units of it that this gate may use; more than its capacity where the ledger is this gate's alone.
+    lent: Units,
     /// Times its own lock refused what was handed to it.
     pub(crate) refusals: u64,
 }
@@ -46,6 +48,7 @@ impl Pod {
             withheld_until: Micros::NEVER,
             settling: VecDeque::new(),
             settling_units: 0,
+            lent: Units::MAX,
             refusals: 0,
         }
     }
@@ -65,7 +68,7 @@ impl Pod {
         }
         let taken = self.used.saturating_add(self.outside);
         let taken = taken.saturating_add(self.withheld).saturating_add(self.settling_units);
-        ceiling.saturating_sub(taken)
+        ceiling.min(self.lent).saturating_sub(taken)
     }
 }
 
@@ -78,6 +81,8 @@ pub(crate) struct Pods {
     pods: Vec<Pod>,
     /// Dense, because the choice reads all of it on every admission.
     open: Vec<Units>,
+    /// Their sum.
+    open_units: u64,
     /// Where the last spread choice fell, so that equals take turns.
     turn: usize,
     /// Earliest settling, withheld or outside expiry.
@@ -86,7 +91,7 @@ pub(crate) struct Pods {
 
 impl Pods {
     pub(crate) fn new() -> Pods {
-        Pods { pods: Vec::new(), open: Vec::new(), turn: 0, next_event: Micros::NEVER }
+        Pods { pods: Vec::new(), open: Vec::new(), open_units: 0, turn: 0, next_event: Micros::NEVER }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PodId, &Pod)> {
@@ -142,6 +147,19 @@ impl Pods {
         }
         self.open.resize(self.pods.len(), 0);
         (0..self.pods.len()).for_each(|index| self.refresh(index));
+    }
+
+    /// Units of a pod that this gate may use.
+    pub(crate) fn lent(&self, id: PodId) -> Units {
+        self.get(id).map_or(0, |pod| pod.lent)
+    }
+
+    /// This gate may use so many units of a pod, its leases among them.
+    pub(crate) fn lend(&mut self, id: PodId, units: Units) {
+        if let Some(pod) = self.pods.get_mut(id.index()) {
+            pod.lent = units;
+            self.refresh(id.index());
+        }
     }
 
     pub(crate) fn take(&mut self, id: PodId, weight: Units) {
@@ -237,7 +255,14 @@ impl Pods {
 
     fn refresh(&mut self, index: usize) {
         let pod = &self.pods[index];
-        self.open[index] = pod.usable(pod.rule.capacity);
+        let open = pod.usable(pod.rule.capacity);
+        self.open_units = self.open_units - u64::from(self.open[index]) + u64::from(open);
+        self.open[index] = open;
+    }
+
+    /// Sum of the usable units of all pods.
+    pub(crate) fn open_units(&self) -> u64 {
+        self.open_units
     }
 
     /// The pod for an ask of `weight`, by the placement rule, passing over `skip`.

@@ -8,6 +8,7 @@
 //! - [`world`]: the core in virtual time. Start at [`simulate`].
 //! - [`models`]: each pod alone, and pooled best fit with and without waiting.
 //! - [`kaufman_roberts`]: what one big pod refuses, exactly.
+//! - [`pool_world`]: many gates and one ledger, with a [`network`] and [`faults`] between them.
 //! - [`report`]: what came out.
 //!
 //! ```
@@ -21,9 +22,12 @@
 //! assert!(report.share_refused() < 0.01);
 //! ```
 
+pub mod faults;
 pub mod kaufman_roberts;
 pub mod load;
 pub mod models;
+pub mod network;
+pub mod pool_world;
 pub mod report;
 pub mod world;
 

@@ -6,3 +6,4 @@ mod exhaustive;
 mod judge;
 mod laws;
 mod regress;
+mod shared;

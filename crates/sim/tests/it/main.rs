@@ -6,6 +6,7 @@
 mod claims;
 mod early;
 mod overload;
+mod shared_pool;
 mod table;
 mod trickle;
 mod world;

@@ -1,0 +1,560 @@
+//! Many gates, one ledger, a network between them, and a judge at the pods.
+//!
+//! The gates are the core's [`Member`]s and the ledger its [`Keeper`]. The judge knows neither: it counts starts and
+//! ends where requests run.
+
+mod outcome;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use fastrand::Rng;
+use sluicegate_core::gate::{Answer, Ask, Granted, Output};
+use sluicegate_core::ids::{ApiId, LeaseId, PodId, Ticket};
+use sluicegate_core::keeper::{Keeper, KeeperCounts};
+use sluicegate_core::member::Member;
+use sluicegate_core::policy::{ApiPolicy, Policy, PolicyError, Units};
+use sluicegate_core::shared::{GateId, Push, Reply, Report, Rules, Timing};
+use sluicegate_core::time::Micros;
+
+use crate::faults::Fault;
+use crate::load::{Arrival, Load};
+use crate::network::Network;
+pub use outcome::Outcome;
+use outcome::join;
+
+/// A run, wholly described.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Pods, apis and limits.
+    pub policy: Policy,
+    /// Gates, at least one.
+    pub gates: usize,
+    /// Times of the ledger.
+    pub timing: Timing,
+    /// Which of the ledger's rules hold.
+    pub rules: Rules,
+    /// The way between gates and ledger.
+    pub network: Network,
+    /// The traffic of the whole pool, spread over the gates at random.
+    pub load: Load,
+    /// Arrivals.
+    pub arrivals: usize,
+    /// What goes wrong, and when (microseconds).
+    pub faults: Vec<(u64, Fault)>,
+    /// Drives everything.
+    pub seed: u64,
+}
+
+#[derive(Debug)]
+enum Event {
+    Arrive(Arrival),
+    End { gate: usize, life: u64, lease: LeaseId, pod: usize, api: usize, weight: Units },
+    ToLedger { gate: usize, life: u64, link: u64, report: Report },
+    ToGate { gate: usize, life: u64, words: Words },
+    Wake { gate: usize, life: u64 },
+    Strike(Fault),
+    Begin(usize),
+    Continue(usize),
+    Connect(usize),
+}
+
+#[derive(Debug)]
+enum Words {
+    Reply(Reply),
+    Push(Push),
+}
+
+struct Gate {
+    member: Member,
+    life: u64,
+    alive: bool,
+    paused_until: u64,
+    cut_until: u64,
+    /// The connection it speaks over; 0 while it has none.
+    link: u64,
+    wake_at: u64,
+    waiting: BTreeMap<Ticket, Arrival>,
+    /// Its clock: an offset, and parts per million that it runs fast.
+    offset_us: u64,
+    fast_ppm: i64,
+    /// Events that came while it stood still.
+    held_up: Vec<Event>,
+}
+
+/// The world.
+pub struct PoolWorld {
+    setup: Setup,
+    now: u64,
+    events: BinaryHeap<Reverse<(u64, u64)>>,
+    bodies: BTreeMap<u64, Event>,
+    seq: u64,
+    random: Rng,
+    gates: Vec<Gate>,
+    lives: u64,
+    keeper: Keeper,
+    earlier: Keeper,
+    kept_at: u64,
+    server: u64,
+    link: u64,
+    down_until: u64,
+    clock_off: i64,
+    on_pod: Vec<u64>,
+    of_api: Vec<u64>,
+    /// Since when a pod has had room for a weight, by weight.
+    room_since: BTreeMap<Units, Option<u64>>,
+    /// Work of the ledger before it lost its state. Wraps when a state from before is put back.
+    before: KeeperCounts,
+    out: Vec<Output>,
+    outcome: Outcome,
+}
+
+/// Runs `setup` to its end and to quiet.
+///
+/// # Errors
+/// [`PolicyError`] if the policy breaks its invariant.
+pub fn run(setup: &Setup) -> Result<Outcome, PolicyError> {
+    Ok(PoolWorld::new(setup)?.run())
+}
+
+impl PoolWorld {
+    /// A pool in which nothing has happened yet.
+    ///
+    /// # Errors
+    /// [`PolicyError`] if the policy breaks its invariant.
+    pub fn new(setup: &Setup) -> Result<PoolWorld, PolicyError> {
+        let mut keeper = Keeper::new(&setup.policy, setup.timing, setup.rules)?;
+        keeper.found(1, 1);
+        let weights = setup.policy.apis.iter().map(|api| (api.weight, Some(0)));
+        let mut world = PoolWorld {
+            now: 0,
+            events: BinaryHeap::new(),
+            bodies: BTreeMap::new(),
+            seq: 0,
+            random: Rng::with_seed(setup.seed),
+            gates: Vec::new(),
+            lives: 0,
+            earlier: keeper.clone(),
+            keeper,
+            kept_at: 0,
+            server: 1,
+            link: 1,
+            down_until: 0,
+            clock_off: 1_000_000_000,
+            on_pod: vec![0; setup.policy.pods.len()],
+            of_api: vec![0; setup.policy.apis.len()],
+            room_since: weights.collect(),
+            before: KeeperCounts::default(),
+            out: Vec::new(),
+            outcome: Outcome { by_api: vec![(0, 0); setup.policy.apis.len()], ..Outcome::default() },
+            setup: setup.clone(),
+        };
+        for index in 0..setup.gates {
+            let gate = world.new_gate(index)?;
+            world.gates.push(gate);
+        }
+        Ok(world)
+    }
+
+    fn new_gate(&mut self, index: usize) -> Result<Gate, PolicyError> {
+        self.lives += 1;
+        let offset_us = self.random.u64(..10_000_000_000);
+        let fast_ppm = self.random.i64(-200..200);
+        let setup = &self.setup;
+        let seeds = (self.server, setup.seed ^ self.lives);
+        let now = Micros(offset_us + self.now);
+        let id = GateId(self.random.u128(1..));
+        let member = Member::new(&setup.policy, setup.timing, setup.rules, id, seeds, now)?;
+        self.put(self.now + index as u64, Event::Wake { gate: index, life: self.lives });
+        Ok(Gate {
+            member,
+            life: self.lives,
+            alive: true,
+            paused_until: 0,
+            cut_until: 0,
+            link: self.link,
+            wake_at: self.now + index as u64,
+            waiting: BTreeMap::new(),
+            offset_us: offset_us + self.now,
+            fast_ppm,
+            held_up: Vec::new(),
+        }
+        .since(self.now))
+    }
+
+    fn run(mut self) -> Outcome {
+        for (at, fault) in self.setup.faults.clone() {
+            self.put(at, Event::Strike(fault));
+        }
+        // Gates join before traffic comes.
+        let start_us = 20_000;
+        let mut arrivals = self.setup.load.arrivals(self.setup.seed).take(self.setup.arrivals);
+        let mut last = start_us;
+        let mut next = arrivals.next();
+        while let Some(arrival) = next {
+            last = start_us + arrival.at_us;
+            self.put(last, Event::Arrive(arrival));
+            self.go_on(last);
+            next = arrivals.next();
+        }
+        self.outcome.span_us = self.now;
+        self.outcome.ledger = self.spent();
+        let Timing { ttl_us, hold_max_us, .. } = self.setup.timing;
+        let faults_end = self.setup.faults.last().map_or(0, |(at, _)| at + 3 * ttl_us);
+        let heal = last.max(faults_end);
+        self.go_on(heal);
+        self.setup.network = Network::quiet();
+        // Every wait, hold, recovery and silence ends within this.
+        let wait_us = self.setup.policy.apis.iter().map(|api| api.wait_us).max().unwrap_or(0);
+        self.go_on(heal + wait_us + 4 * ttl_us + 2 * hold_max_us);
+        self.judge_quiet();
+        self.outcome
+    }
+
+    fn put(&mut self, at: u64, event: Event) {
+        self.seq += 1;
+        self.events.push(Reverse((at, self.seq)));
+        self.bodies.insert(self.seq, event);
+    }
+
+    fn go_on(&mut self, until: u64) {
+        while let Some(Reverse((at, seq))) =
+            self.events.peek().copied().filter(|Reverse((at, _))| *at <= until)
+        {
+            self.events.pop();
+            self.now = at;
+            let event = self.bodies.remove(&seq).expect("each event has its body");
+            self.handle(event);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrive(arrival) => self.arrive(arrival),
+            Event::End { gate, life, lease, pod, api, weight } => {
+                self.of_api[api] -= u64::from(weight);
+                self.on_pod[pod] -= u64::from(weight);
+                self.note_room();
+                self.at_gate(gate, Event::End { gate, life, lease, pod, api, weight });
+            }
+            Event::ToLedger { gate, life, link, report } => self.at_ledger(gate, life, link, &report),
+            Event::ToGate { gate, .. } | Event::Wake { gate, .. } => self.at_gate(gate, event),
+            Event::Strike(fault) => self.strike(fault),
+            Event::Begin(gate) => {
+                let fresh = self.new_gate(gate).expect("the policy was checked at the start");
+                self.gates[gate] = fresh;
+            }
+            Event::Continue(gate) => {
+                if self.now >= self.gates[gate].paused_until {
+                    for event in std::mem::take(&mut self.gates[gate].held_up) {
+                        self.at_gate(gate, event);
+                    }
+                }
+            }
+            Event::Connect(gate) => self.connect(gate),
+        }
+    }
+
+    /// A gate's own clock.
+    fn clock(&self, gate: usize) -> Micros {
+        let Gate { offset_us, fast_ppm, .. } = &self.gates[gate];
+        Micros((*offset_us as i64 + self.now as i64 + self.now as i64 * fast_ppm / 1_000_000) as u64)
+    }
+
+    fn arrive(&mut self, arrival: Arrival) {
+        let count = self.gates.len();
+        let first = self.random.usize(..count);
+        let up = |index: &usize| {
+            let gate = &self.gates[*index];
+            gate.alive && self.now >= gate.paused_until
+        };
+        let Some(gate) = (0..count).map(|step| (first + step) % count).find(up) else { return };
+        self.outcome.offered += 1;
+        self.outcome.by_api[arrival.api].0 += 1;
+        let now = self.clock(gate);
+        let ask = Ask::new(ApiId(arrival.api as u32));
+        match self.gates[gate].member.ask(now, ask, &mut self.out) {
+            Answer::Granted(granted) => self.start(gate, &arrival, &granted),
+            Answer::Waits(ticket) => drop(self.gates[gate].waiting.insert(ticket, arrival)),
+            Answer::Refused(_) => self.refuse(&arrival),
+        }
+        self.after(gate);
+    }
+
+    fn at_gate(&mut self, index: usize, event: Event) {
+        let gate = &mut self.gates[index];
+        let (Event::End { life, .. } | Event::ToGate { life, .. } | Event::Wake { life, .. }) = &event else {
+            return;
+        };
+        if !gate.alive || *life != gate.life {
+            return;
+        }
+        if self.now < gate.paused_until {
+            gate.held_up.push(event);
+            return;
+        }
+        let now = self.clock(index);
+        let Gate { member, .. } = &mut self.gates[index];
+        match event {
+            Event::End { lease, .. } => drop(member.release(now, lease, &mut self.out)),
+            Event::ToGate { words: Words::Reply(reply), .. } => member.on_reply(now, &reply, &mut self.out),
+            Event::ToGate { words: Words::Push(push), .. } => member.on_push(now, &push, &mut self.out),
+            _ => member.advance(now, &mut self.out),
+        }
+        self.after(index);
+    }
+
+    /// Takes note of what a call into a gate decided, sends what it wants to say and wakes it when it asked for it.
+    fn after(&mut self, index: usize) {
+        let now = self.clock(index);
+        let report = self.gates[index].member.poll(now, &mut self.out);
+        for output in std::mem::take(&mut self.out) {
+            match output {
+                Output::Granted(ticket, granted) => {
+                    if let Some(arrival) = self.gates[index].waiting.remove(&ticket) {
+                        let arrived = self.now.saturating_sub(granted.waited_us);
+                        let room = self.room_since.get(&granted.weight).copied().flatten();
+                        let since = room.map_or(self.now, |room| room.max(arrived));
+                        self.outcome.handover.add(self.now - since);
+                        self.start(index, &arrival, &granted);
+                    }
+                }
+                Output::Refused(ticket, _) => {
+                    if let Some(arrival) = self.gates[index].waiting.remove(&ticket) {
+                        self.refuse(&arrival);
+                    }
+                }
+            }
+        }
+        if (!self.setup.faults.is_empty() || self.seq.is_multiple_of(256))
+            && let Err(fault) = self.gates[index].member.audit()
+        {
+            self.outcome.faults_in_books.push(fault);
+        }
+        if let Some(report) = report {
+            self.send_report(index, report);
+        }
+        let wake = self.gates[index].member.next_wake();
+        if wake < Micros::NEVER {
+            // Clocks differ by little; a wake that comes early asks again.
+            let at = self.now + wake.since(now).max(1);
+            let gate = &mut self.gates[index];
+            if gate.wake_at <= self.now || at < gate.wake_at {
+                gate.wake_at = at;
+                let life = gate.life;
+                self.put(at, Event::Wake { gate: index, life });
+            }
+        }
+    }
+
+    fn send_report(&mut self, index: usize, report: Report) {
+        let Gate { life, link, cut_until, .. } = self.gates[index];
+        if self.now < cut_until || link == 0 {
+            return;
+        }
+        for delay in self.setup.network.send(false, &mut self.random) {
+            let event = Event::ToLedger { gate: index, life, link, report: report.clone() };
+            self.put(self.now + delay, event);
+        }
+    }
+
+    fn at_ledger(&mut self, index: usize, life: u64, link: u64, report: &Report) {
+        // What was sent on a connection to another server never arrives.
+        if self.now < self.down_until || link != self.link || self.now < self.gates[index].cut_until {
+            return;
+        }
+        let mut pushes = Vec::new();
+        let time = Micros((self.now as i64 + self.clock_off) as u64);
+        let reply = self.keeper.exchange(time, report, &mut pushes);
+        if let Err(fault) = self.audit_ledger() {
+            self.outcome.faults_in_books.push(fault);
+        }
+        for delay in self.setup.network.send(false, &mut self.random) {
+            let words = Words::Reply(reply.clone());
+            self.put(self.now + delay, Event::ToGate { gate: index, life, words });
+        }
+        for (id, push) in pushes {
+            let to = self.gates.iter().position(|gate| gate.alive && gate.member.id() == id);
+            let Some(to) = to.filter(|to| self.now >= self.gates[*to].cut_until) else { continue };
+            let life = self.gates[to].life;
+            for delay in self.setup.network.send(true, &mut self.random) {
+                let words = Words::Push(push.clone());
+                self.put(self.now + delay, Event::ToGate { gate: to, life, words });
+            }
+        }
+        // A replica that lags, for the day it takes over.
+        if self.now >= self.kept_at + 200_000 {
+            self.kept_at = self.now;
+            self.earlier = self.keeper.clone();
+        }
+    }
+
+    /// The whole sum is dear, so it is taken where runs are short or things go wrong.
+    fn audit_ledger(&self) -> Result<(), String> {
+        let counts = self.keeper.counts();
+        if self.setup.faults.is_empty() && !counts.exchanges.is_multiple_of(64) {
+            Ok(())
+        } else {
+            self.keeper.audit()
+        }
+    }
+
+    fn start(&mut self, gate: usize, arrival: &Arrival, granted: &Granted) {
+        let pod = granted.pod.index();
+        self.on_pod[pod] += u64::from(granted.weight);
+        let capacity = u64::from(self.setup.policy.pods[pod].capacity);
+        if self.on_pod[pod] > capacity {
+            self.outcome.over += 1;
+            self.outcome.over_units = self.outcome.over_units.max(self.on_pod[pod] - capacity);
+        }
+        self.of_api[arrival.api] += u64::from(granted.weight);
+        self.outcome.unlawful += u64::from(!self.is_lawful(arrival.api));
+        self.note_room();
+        self.outcome.admitted += 1;
+        self.outcome.waits.add(granted.waited_us);
+        let life = self.gates[gate].life;
+        let hold_us = arrival.hold_us.min(self.setup.timing.hold_max_us);
+        let (lease, weight) = (granted.lease, granted.weight);
+        let end = Event::End { gate, life, lease, pod, api: arrival.api, weight };
+        self.put(self.now + hold_us, end);
+    }
+
+    /// Conditions 2 and 3 of the model for what is in use, after a start of `api`. Credit counts as admitted when it was
+    /// lent, so a protected api may have entered the reserve between the two; what may never be is that unprotected
+    /// apis use the reserve or that a guarantee finds no room.
+    fn is_lawful(&self, api: usize) -> bool {
+        let Policy { pods, apis, admission } = &self.setup.policy;
+        let capacity: Units = pods.iter().map(|pod| pod.capacity).sum();
+        let capacity = admission.capacity.map_or(capacity, |cap| cap.floor_of(capacity)).min(capacity);
+        let rules = || apis.iter().zip(&self.of_api);
+        let min = |rule: &ApiPolicy| u64::from(rule.min.ceil_of(capacity));
+        let unfilled: u64 = rules().map(|(rule, used)| min(rule).saturating_sub(*used)).sum();
+        let room = self.of_api.iter().sum::<u64>() + unfilled <= u64::from(capacity);
+        let ordinary: u64 = rules().map(|(rule, used)| if rule.protected { min(rule) } else { *used }).sum();
+        let reserved = ordinary + u64::from(admission.reserve.ceil_of(capacity)) <= u64::from(capacity);
+        let below = apis[api].max.is_none_or(|max| self.of_api[api] <= u64::from(max.floor_of(capacity)));
+        below && room && (reserved || apis[api].protected)
+    }
+
+    fn refuse(&mut self, arrival: &Arrival) {
+        self.outcome.refused += 1;
+        self.outcome.by_api[arrival.api].1 += 1;
+    }
+
+    fn note_room(&mut self) {
+        let pods = self.setup.policy.pods.iter().zip(&self.on_pod);
+        let most = pods.map(|(pod, used)| u64::from(pod.capacity).saturating_sub(*used)).max().unwrap_or(0);
+        for (weight, since) in &mut self.room_since {
+            if u64::from(*weight) > most {
+                *since = None;
+            } else if since.is_none() {
+                *since = Some(self.now);
+            }
+        }
+    }
+
+    fn strike(&mut self, fault: Fault) {
+        *self.outcome.faults.entry(fault.name()).or_default() += 1;
+        match fault {
+            Fault::Kill { gate, back_us } => {
+                if self.gates[gate].alive {
+                    self.outcome.lost += self.gates[gate].waiting.len() as u64;
+                    self.gates[gate].alive = false;
+                    self.put(self.now + back_us, Event::Begin(gate));
+                }
+            }
+            Fault::Pause { gate, for_us } => {
+                let until = self.now + for_us;
+                self.gates[gate].paused_until = self.gates[gate].paused_until.max(until);
+                self.put(until, Event::Continue(gate));
+            }
+            Fault::Cut { gate, for_us } => {
+                self.gates[gate].cut_until = self.gates[gate].cut_until.max(self.now + for_us);
+            }
+            Fault::Down { for_us } => self.down_until = self.down_until.max(self.now + for_us),
+            Fault::Restart => {
+                self.forget();
+                self.other_server();
+            }
+            Fault::Flush => self.forget(),
+            Fault::Rollback => {
+                self.before = self.spent();
+                self.keeper = self.earlier.clone();
+                self.before = join(self.before, self.keeper.counts(), u64::wrapping_sub);
+                self.other_server();
+            }
+            Fault::Clock { by_us } => self.clock_off += by_us,
+        }
+    }
+
+    /// Work of the ledger in all its lives.
+    fn spent(&self) -> KeeperCounts {
+        let (before, now) = (self.before, self.keeper.counts());
+        join(before, now, u64::wrapping_add)
+    }
+
+    fn forget(&mut self) {
+        self.before = self.spent();
+        let Setup { policy, timing, rules, .. } = &self.setup;
+        self.keeper = Keeper::new(policy, *timing, *rules).expect("the policy was checked at the start");
+        self.earlier = self.keeper.clone();
+    }
+
+    fn other_server(&mut self) {
+        self.server += 1;
+        self.link += 1;
+        for gate in 0..self.gates.len() {
+            self.gates[gate].link = 0;
+            let after = self.random.u64(500..50_000);
+            self.put(self.now + after, Event::Connect(gate));
+        }
+    }
+
+    fn connect(&mut self, gate: usize) {
+        if !self.gates[gate].alive {
+            return;
+        }
+        if self.now < self.gates[gate].paused_until {
+            // Its process makes the connection when it goes on.
+            self.put(self.gates[gate].paused_until + 1, Event::Connect(gate));
+            return;
+        }
+        self.gates[gate].link = self.link;
+        self.gates[gate].member.connected(self.server);
+        self.after(gate);
+    }
+
+    /// Nothing runs any more: all units must be free, or credit of a gate that is alive.
+    fn judge_quiet(&mut self) {
+        for gate in self.gates.iter().filter(|gate| gate.alive) {
+            self.outcome.forgotten += gate.waiting.len() as u64;
+            let counts = gate.member.counts();
+            let sum = &mut self.outcome.gates;
+            sum.reports += counts.reports;
+            sum.retries += counts.retries;
+            sum.lapses += counts.lapses;
+            sum.resyncs += counts.resyncs;
+            sum.gaps += counts.gaps;
+            sum.unusable += counts.unusable;
+            sum.foreign += counts.foreign;
+            sum.for_waiters += counts.for_waiters;
+            sum.for_credit += counts.for_credit;
+            sum.for_others += counts.for_others;
+        }
+        for (index, pod) in self.setup.policy.pods.iter().enumerate() {
+            let id = PodId(index as u32);
+            let alive = self.gates.iter().filter(|gate| gate.alive);
+            let lent: u64 = alive.map(|gate| u64::from(gate.member.lent(id))).sum();
+            let usable = u64::from(self.keeper.open(id)) + lent;
+            self.outcome.leaked += u64::from(pod.capacity).abs_diff(usable) + self.on_pod[index];
+        }
+    }
+}
+
+impl Gate {
+    /// Its clock was read at `now` when it was made; drift counts from the world's beginning.
+    fn since(mut self, now: u64) -> Gate {
+        self.offset_us = (self.offset_us as i64 - now as i64 - now as i64 * self.fast_ppm / 1_000_000) as u64;
+        self
+    }
+}

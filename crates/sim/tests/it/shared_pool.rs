@@ -1,0 +1,232 @@
+//! Many gates over one ledger: quality, cost, and what faults do. `SLUICEGATE_FULL=1` makes them long.
+
+#![allow(clippy::print_stdout, reason = "a person reads the figures with --nocapture")]
+
+use std::collections::BTreeMap;
+
+use sluicegate_core::policy::{Amount, ApiPolicy, Policy};
+use sluicegate_core::shared::{Rules, Timing};
+use sluicegate_sim::Load;
+use sluicegate_sim::faults::schedule;
+use sluicegate_sim::network::Network;
+use sluicegate_sim::pool_world::{Outcome, Setup, run};
+
+/// What replays one schedule of faults.
+const AGAIN: &str =
+    "cargo test --profile test-release -p sluicegate-sim --test it one_seed_of_faults -- --nocapture";
+
+fn is_full() -> bool {
+    std::env::var_os("SLUICEGATE_FULL").is_some()
+}
+
+/// Weights 1, 2 and 3 in equal Erlangs on `pods` pods of 20 units, four gates.
+fn pool(pods: usize, load: f64, wait_ms: u64, service_ms: u64) -> Setup {
+    let names: Vec<String> = (0..pods).map(|pod| format!("p{pod}")).collect();
+    let pods: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), 20)).collect();
+    let mut policy = Policy::simple(&pods, &[]);
+    for weight in 1..=3 {
+        let api = ApiPolicy::new(&format!("w{weight}"), weight);
+        policy.apis.push(ApiPolicy { wait_us: wait_ms * 1000, ..api });
+    }
+    Setup {
+        gates: 4,
+        timing: Timing::of_wait(wait_ms * 1000),
+        rules: Rules::default(),
+        network: Network::quiet(),
+        load: Load::of_pool(&policy, load, service_ms * 1000),
+        arrivals: if is_full() { 1_000_000 } else { 200_000 },
+        faults: Vec::new(),
+        seed: 1,
+        policy,
+    }
+}
+
+/// Short lives and short holds, so that silence, expiry and recovery all happen within some virtual seconds.
+fn pool_with_faults(seed: u64) -> Setup {
+    let kind = seed % 4;
+    let mut setup = pool(10, if kind == 1 { 1.3 } else { 0.9 }, 50, if kind == 2 { 300 } else { 100 });
+    setup.timing.ttl_us = 500_000;
+    // A quarter of the runs hold units for up to three times the time to live.
+    setup.timing.hold_max_us = if kind == 2 { 1_500_000 } else { 400_000 };
+    setup.network = Network::rough();
+    setup.seed = seed;
+    setup.arrivals = if kind == 2 { 3_000 } else { 6_000 };
+    if kind == 3 {
+        setup.gates = 7;
+        limit(&mut setup.policy);
+    }
+    let rate: f64 = setup.load.apis.iter().map(|api| api.per_s).sum();
+    let span_us = (setup.arrivals as f64 / rate * 1e6) as u64;
+    setup.faults = schedule(seed, 3 + (seed % 5) as usize, span_us, setup.gates, setup.timing.ttl_us);
+    setup
+}
+
+/// The second api has a guarantee and may use the reserve, the third has a `max`.
+fn limit(policy: &mut Policy) {
+    policy.apis[1].min = Amount::Share(20_000);
+    policy.apis[1].protected = true;
+    policy.apis[2].max = Some(Amount::Share(30_000));
+    policy.admission.reserve = Amount::Share(5_000);
+}
+
+fn go(setup: &Setup) -> Outcome {
+    run(setup).expect("the policy is sound")
+}
+
+/// What no fault may bring about; in words if it did.
+fn wrong(outcome: &Outcome) -> Option<String> {
+    let Outcome { over, unlawful, leaked, forgotten, faults_in_books, .. } = outcome;
+    if (*over, *unlawful, *leaked, *forgotten) == (0, 0, 0, 0) && faults_in_books.is_empty() {
+        return None;
+    }
+    let books = faults_in_books.first();
+    Some(format!("over {over}, unlawful {unlawful}, leaked {leaked}, forgotten {forgotten}, books {books:?}"))
+}
+
+fn cost(outcome: &Outcome) -> String {
+    format!(
+        "per 1,000 requests {:.1} exchanges, {:.1} pushes, {:.1} balances written",
+        outcome.exchanges_per_1000(),
+        outcome.pushes_per_1000(),
+        outcome.touched_per_1000()
+    )
+}
+
+fn check_quality(load: f64, wait_ms: u64, bar: f64) {
+    let outcome = go(&pool(10, load, wait_ms, 100));
+    assert_eq!(wrong(&outcome), None);
+    let share = outcome.share_refused();
+    println!("load {load} wait {wait_ms} ms: {:.4} %; {}", share * 100.0, cost(&outcome));
+    assert!(share <= bar, "load {load} wait {wait_ms} ms: {share} is above {bar}");
+}
+
+#[test]
+fn four_gates_refuse_no_more_than_the_bars_with_10_ms() {
+    check_quality(0.8, 10, 0.005);
+    check_quality(0.9, 10, 0.023);
+    check_quality(1.0, 10, 0.057);
+}
+
+#[test]
+fn four_gates_refuse_no_more_than_the_bars_with_50_ms() {
+    check_quality(0.8, 50, 0.000_5);
+    check_quality(0.9, 50, 0.005);
+    check_quality(1.0, 50, 0.036);
+}
+
+#[test]
+fn four_gates_refuse_nobody_at_0_95_who_can_wait_a_second() {
+    check_quality(0.95, 1000, 0.0);
+}
+
+#[test]
+fn exchanges_are_paid_for_scarcity_not_for_requests() {
+    let cases = [(100, 100, 0.8, 10.0), (100, 100, 0.9, 40.0), (10, 10, 0.8, 110.0), (10, 10, 1.0, 90.0)];
+    for (pods, service_ms, load, most) in cases {
+        let outcome = go(&pool(pods, load, 1000, service_ms));
+        assert_eq!(wrong(&outcome), None);
+        println!("{pods} pods, service {service_ms} ms, load {load}: {}", cost(&outcome));
+        let exchanges = outcome.exchanges_per_1000();
+        assert!(exchanges <= most, "{pods} pods, load {load}: {exchanges} exchanges per 1,000 requests");
+    }
+}
+
+#[test]
+fn a_freed_unit_soon_runs_for_a_waiter_elsewhere() {
+    // Pace 2.5 ms, round trip 0.5 ms: a pace and two round trips, three paces and four. Once more with a tenth of
+    // the pushes lost.
+    for push_loss in [0.0, 0.1] {
+        let mut setup = pool(10, 0.9, 50, 100);
+        setup.network.push_loss = push_loss;
+        let outcome = go(&setup);
+        let (half, most) = (outcome.handover.quantile_us(0.5), outcome.handover.quantile_us(0.99));
+        println!("pushes lost {push_loss}: median {half} us, p99 {most} us");
+        assert!(half <= 3_500 && most <= 9_500, "median {half}, p99 {most} us");
+    }
+}
+
+#[test]
+fn limits_hold_across_gates() {
+    for load in [0.8, 1.2] {
+        let mut setup = pool(10, load, 50, 100);
+        setup.arrivals = 50_000;
+        limit(&mut setup.policy);
+        let outcome = go(&setup);
+        assert_eq!(wrong(&outcome), None);
+        let (offered, refused) = outcome.by_api[1];
+        assert!(refused * 1000 <= offered, "the guaranteed api was refused {refused} times of {offered}");
+        assert!(outcome.by_api[2].1 > 0, "its max binds the third api");
+    }
+}
+
+#[test]
+fn no_fault_exceeds_a_pod_or_leaks() {
+    let seeds = if is_full() { 0..10_000 } else { 0..400 };
+    let mut met: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in seeds {
+        let setup = pool_with_faults(seed);
+        let outcome = go(&setup);
+        if let Some(wrong) = wrong(&outcome) {
+            panic!("seed {seed}: {wrong}; {:?}; again: SLUICEGATE_SEED={seed} {AGAIN}", setup.faults);
+        }
+        let (gates, ledger) = (&outcome.gates, &outcome.ledger);
+        let states = [("lapses", gates.lapses), ("retries", gates.retries), ("foreign", gates.foreign)];
+        let seen = [("stale", ledger.stale), ("expired", ledger.expired), ("losses", ledger.losses)];
+        let faults = outcome.faults.iter().map(|(name, count)| (*name, *count));
+        for (name, count) in states.into_iter().chain(seen).chain(faults) {
+            *met.entry(name).or_default() += count;
+        }
+    }
+    println!("{met:?}");
+    let faults = ["kill", "pause", "cut", "down", "restart", "flush", "rollback", "clock"];
+    for name in faults.into_iter().chain(["lapses", "retries", "foreign", "stale", "expired", "losses"]) {
+        assert!(met.get(name).is_some_and(|count| *count > 0), "{name} was never met: {met:?}");
+    }
+}
+
+/// Replays one schedule: `SLUICEGATE_SEED=17`.
+#[test]
+fn one_seed_of_faults() {
+    let seed = std::env::var("SLUICEGATE_SEED").map_or(0, |seed| seed.parse().expect("a seed is a number"));
+    let setup = pool_with_faults(seed);
+    let outcome = go(&setup);
+    println!("{:?}\n{:?}\n{:?}", setup.faults, outcome.ledger, outcome.gates);
+    assert_eq!(wrong(&outcome), None, "seed {seed}");
+}
+
+/// Each truth rule, switched off, is seen by the judge. With it the same seeds are clean, as the test above says.
+#[test]
+fn without_a_truth_rule_the_judge_sees_red() {
+    for name in ["numbered", "validity", "steady_clock", "linger", "recovery", "detect_rollback"] {
+        let red = |seed: &u64| {
+            let mut setup = pool_with_faults(*seed);
+            *setup.rules.named(name).expect("the rule has a switch") = false;
+            wrong(&go(&setup)).is_some()
+        };
+        let seed = (0..400).find(red);
+        println!("without {name}: red at seed {seed:?}");
+        assert!(seed.is_some(), "nothing shows what `{name}` is for");
+    }
+}
+
+/// Each cost rule, switched off, costs messages or refusals.
+#[test]
+fn without_a_cost_rule_more_is_paid() {
+    let figures = |name: &str, load: f64, wait_ms: u64| {
+        let mut setup = pool(10, load, wait_ms, 100);
+        if !name.is_empty() {
+            *setup.rules.named(name).expect("the rule has a switch") = false;
+        }
+        let outcome = go(&setup);
+        (outcome.share_refused(), outcome.pushes_per_1000() + outcome.exchanges_per_1000())
+    };
+    let (share, _) = figures("", 0.9, 50);
+    for (name, factor) in [("claims", 1.5), ("fragments", 1.2), ("pushes", 1.5)] {
+        let (without, _) = figures(name, 0.9, 50);
+        println!("without {name}: {:.3} % refused, {:.3} % with it", without * 100.0, share * 100.0);
+        assert!(without > share * factor, "without {name} {without} are refused, with it {share}");
+    }
+    let ((_, cost), (_, without)) = (figures("", 0.95, 1000), figures("own_first", 0.95, 1000));
+    println!("without own_first: {without:.1} messages per 1,000 requests, {cost:.1} with it");
+    assert!(without > cost * 1.1, "without own_first {without} messages, with it {cost}");
+}
