@@ -338,6 +338,10 @@ impl Keeper {
             over: over.take(crate::shared::PART_MAX).collect(),
             pace_us: self.timing.pace_us.max(self.records.len() as u64 * 100),
             version: self.version,
+            gates: self.records.len() as u32,
+            done: 0,
+            queued: 0,
+            vtime: 0,
         }
     }
 

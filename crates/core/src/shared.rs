@@ -16,10 +16,33 @@ pub struct GateId(pub u128);
 /// Something whose units are counted across gates. Pods and apis have the same numbers at every gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Account {
-    /// A pod's capacity.
-    Pod(PodId),
     /// An api's `max`. Apis without one have no account.
     Api(ApiId),
+    /// A pod's capacity.
+    Pod(PodId),
+    /// What the trickle's leases hold together.
+    Trickle,
+}
+
+/// What one gate's configuration allows, in units. Where gates differ the ledger obeys the stricter of each figure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Waiters rank by virtual start tags (`order: fair`), not by age.
+    pub fair: bool,
+    /// `admission.capacity`, if the pool is capped below the sum of its pods.
+    pub cap: Option<Units>,
+    /// Units that only protected apis may use.
+    pub reserve: Units,
+    /// The trickle's part of the pool; 0: there is no trickle.
+    pub share: Units,
+    /// Its tokens (units) per 1000 seconds.
+    pub trickle_milli: u64,
+    /// Most units that its leases hold together.
+    pub trickle_most: Units,
+    /// Pods: capacity (0 while draining) and burst.
+    pub pods: Vec<(PodId, Units, Units)>,
+    /// Apis that have a `min`, a `max` or protection: `min`, `max`, `protected`.
+    pub apis: Vec<(ApiId, Units, Option<Units>, bool)>,
 }
 
 /// Whose words count: any other incarnation or epoch than the current is dropped.
@@ -43,7 +66,7 @@ pub struct Waiting {
     /// The only pod that will do.
     pub pin: Option<PodId>,
     /// Microseconds since its arrival less its offset (DESIGN section 4). An age, because clocks differ; negative
-    /// while the offset is ahead.
+    /// while the offset is ahead. Under `fair`: less its virtual start tag, which gates share.
     pub age_us: i64,
 }
 
@@ -75,7 +98,7 @@ pub struct Report {
     pub step: u64,
     /// Number of the last [`Lent`] applied; what is held includes it and those before.
     pub applied: u64,
-    /// Version of the rules obeyed.
+    /// Version of the pool's document obeyed.
     pub version: u64,
     /// How complete `holds` is.
     pub part: Part,
@@ -91,6 +114,31 @@ pub struct Report {
     pub recalled: u64,
     /// Longest that a request of this gate may still hold its units, microseconds.
     pub hold_us: u64,
+    /// The same of requests that were admitted before the ledger's state was lost; 0 from a gate that never had a
+    /// lease.
+    pub past_us: u64,
+    /// This gate's time to live, microseconds. The ledger obeys the longest it heard.
+    pub ttl_us: u64,
+    /// Names the terms obeyed; other terms have another digest.
+    pub digest: u64,
+    /// The terms, until a report with them was applied.
+    pub terms: Option<Box<Terms>>,
+    /// Units that completed in this epoch, all together.
+    pub done: u64,
+    /// Units asked for by all waiters of this gate.
+    pub queued: u64,
+    /// Largest virtual start tag served here; 0 but under `fair`.
+    pub vtime: u64,
+    /// Units lent out of the trickle in this epoch that were never used, all together.
+    pub unspent: u64,
+    /// Pods that this gate cannot use now: unhealthy, as it sees them.
+    pub avoid: Vec<PodId>,
+    /// Pods' own words since the last report: units in use on them, all callers together.
+    pub outside: Vec<(PodId, Units)>,
+    /// The gate goes for good; what it still holds ends with its leases.
+    pub leaving: bool,
+    /// For those who watch: units in use by its leases, and asks waiting.
+    pub status: (u64, u64),
 }
 
 /// Most waiters in one report.
@@ -111,6 +159,8 @@ pub struct Lent {
     pub waiter: Option<Ticket>,
     /// For this waiter only: section 3 lets no ordinary api have them.
     pub special: bool,
+    /// Entered by the trickle's tokens.
+    pub trickle: bool,
 }
 
 /// The ledger wants credit back.
@@ -173,8 +223,16 @@ pub struct Reply {
     pub over: Vec<Account>,
     /// Least microseconds between this gate's exchanges.
     pub pace_us: u64,
-    /// Version of the rules in force.
+    /// Version of the pool's document (patches, registered pods).
     pub version: u64,
+    /// Gates that live, as far as the ledger knows.
+    pub gates: u32,
+    /// Units completed at all gates in this life of the state.
+    pub done: u64,
+    /// Units asked for by the waiters of all gates.
+    pub queued: u64,
+    /// The pool's virtual time; 0 but under `fair`.
+    pub vtime: u64,
 }
 
 /// What the ledger says unasked. It may be lost, and never extends validity.

@@ -118,10 +118,13 @@ impl Keeper {
         let account = Account::Api(waiting.api);
         let special = self.accounts.ordinary() < u64::from(waiting.weight);
         if self.accounts.exists(account) {
-            self.lend(gate, Lent { account, units: waiting.weight, number: 0, waiter: None, special });
+            self.lend(
+                gate,
+                Lent { account, units: waiting.weight, number: 0, waiter: None, special, trickle: false },
+            );
         }
         let (account, waiter) = (Account::Pod(pod), Some(waiting.ticket));
-        self.lend(gate, Lent { account, units: waiting.weight, number: 0, waiter, special });
+        self.lend(gate, Lent { account, units: waiting.weight, number: 0, waiter, special, trickle: false });
     }
 
     fn lend(&mut self, gate: GateId, lent: Lent) {
@@ -188,7 +191,7 @@ impl Keeper {
             let Some((open, pod)) = self.accounts.widest(claimed).filter(|_| want > 0) else { return };
             let units = open.min(want);
             let account = Account::Pod(pod);
-            self.lend(gate, Lent { account, units, number: 0, waiter: None, special: false });
+            self.lend(gate, Lent { account, units, number: 0, waiter: None, special: false, trickle: false });
             self.records.get_mut(&gate).expect("it was just lent to").idle += units;
             want -= units;
         }
@@ -209,7 +212,10 @@ impl Keeper {
             let spare = self.records[&gate].spare(api);
             if spare < target / 4 {
                 let units = target - spare;
-                self.lend(gate, Lent { account, units, number: 0, waiter: None, special: false });
+                self.lend(
+                    gate,
+                    Lent { account, units, number: 0, waiter: None, special: false, trickle: false },
+                );
             }
         }
     }

@@ -122,6 +122,7 @@ impl Member {
             match account {
                 Account::Pod(pod) => self.cut(pod, Units::MAX),
                 Account::Api(api) => self.cut_allowance(api, self.spare(api)),
+                Account::Trickle => {}
             }
             self.advice.over.insert(account);
         }

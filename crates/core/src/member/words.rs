@@ -50,6 +50,18 @@ impl Member {
             waiters: self.waiters(now),
             recalled: self.recalled,
             hold_us: self.longest_hold_us(),
+            past_us: self.longest_hold_us(),
+            ttl_us: self.timing.ttl_us,
+            digest: 0,
+            terms: None,
+            done: 0,
+            queued: 0,
+            vtime: 0,
+            unspent: 0,
+            avoid: Vec::new(),
+            outside: Vec::new(),
+            leaving: false,
+            status: (0, 0),
         }
     }
 
@@ -57,6 +69,7 @@ impl Member {
         match account {
             Account::Pod(pod) => self.lent(pod),
             Account::Api(api) => self.allowance(api),
+            Account::Trickle => 0,
         }
     }
 
@@ -202,6 +215,7 @@ impl Member {
                 return;
             }
             Account::Pod(pod) => pod,
+            Account::Trickle => return,
         };
         self.gate.ledger.pods.lend(pod, self.lent(pod) + lent.units);
         let Some(ticket) = lent.waiter else { return };

@@ -204,7 +204,14 @@ fn units_out_of_order_and_words_of_another_life_are_dropped() {
     let before = table.gates[0].lent(POD);
     let stamp = Stamp { incarnation: 7, epoch: 1 };
     let push = |stamp, number| {
-        let lent = Lent { number, account: Account::Pod(POD), units: 5, waiter: None, special: false };
+        let lent = Lent {
+            number,
+            account: Account::Pod(POD),
+            units: 5,
+            waiter: None,
+            special: false,
+            trickle: false,
+        };
         Push { stamp, lent: vec![lent], recall: None, kept: None }
     };
     let words = [
