@@ -64,6 +64,12 @@ enum Command {
     Overload,
     /// The first second after a start.
     Start,
+    /// The shared ledger on a real Redis, beside two commands per request.
+    Ledger {
+        /// A few seconds of everything: whether it works, not what it costs.
+        #[arg(long)]
+        quick: bool,
+    },
     #[command(flatten)]
     Helper(helpers::Helper),
 }
@@ -79,6 +85,7 @@ fn main() -> ExitCode {
         Command::Waiting => kinds::waiting::run(settings),
         Command::Overload => kinds::overload::run(settings),
         Command::Start => kinds::start::run(settings),
+        Command::Ledger { quick } => kinds::ledger::run(settings, *quick),
         Command::Helper(helper) => helpers::run(helper),
     };
     match outcome {

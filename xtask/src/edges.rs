@@ -14,17 +14,24 @@ struct Place {
     may_need: &'static [&'static str],
 }
 
-const PLACES: [Place; 10] = [
+const PLACES: [Place; 12] = [
     Place { name: "sluicegate-core", level: 0, may_need: &[] },
     // Sample pods and load know nothing of what they are tried with: they must judge it from outside.
     Place { name: "sluicegate-trial", level: 0, may_need: &[] },
     Place { name: "sluicegate-config", level: 1, may_need: &["sluicegate-core"] },
     Place { name: "sluicegate", level: 1, may_need: &["sluicegate-core"] },
     Place { name: "sluicegate-sim", level: 1, may_need: &["sluicegate-core"] },
+    // No sideways edge to the configuration: the cli maps its settings.
+    Place { name: "sluicegate-redis", level: 2, may_need: &["sluicegate", "sluicegate-core"] },
     Place {
         name: "sluicegate-gateway",
         level: 2,
         may_need: &["sluicegate", "sluicegate-config", "sluicegate-core"],
+    },
+    Place {
+        name: "sluicegate-plan",
+        level: 2,
+        may_need: &["sluicegate-config", "sluicegate-core", "sluicegate-sim"],
     },
     Place {
         name: "sluicegate-cli",
@@ -34,6 +41,7 @@ const PLACES: [Place; 10] = [
             "sluicegate-config",
             "sluicegate-core",
             "sluicegate-gateway",
+            "sluicegate-redis",
             "sluicegate-sim",
             "sluicegate-trial",
         ],

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Check(Check),
     /// Print the configuration's JSON Schema.
     Schema,
+    /// Know before: simulate the configuration under given or recorded traffic, and say what to change.
+    Plan(Box<crate::cmd::plan::Args>),
     /// A sample pod with units of its own, for trials.
     Pod(Pod),
     /// Sample pods, gateway and load in one process: each pod alone beside Sluicegate.
@@ -55,7 +57,7 @@ pub(crate) struct Check {
     /// The configuration.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: PathBuf,
-    /// Also try to reach every pod.
+    /// Also try to reach every pod, and look whether the ledger's server is fit for it.
     #[arg(long)]
     pub(crate) online: bool,
 }
@@ -126,7 +128,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| "write seconds from 0 up".to_owned())
 }
 
-fn load(text: &str) -> Result<f64, String> {
+pub(crate) fn load(text: &str) -> Result<f64, String> {
     let load: f64 = text.parse().map_err(|_| "write a number like 0.95".to_owned())?;
     if load > 0.0 && load <= 5.0 { Ok(load) } else { Err("write a load above 0 and up to 5".to_owned()) }
 }

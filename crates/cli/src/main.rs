@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Run(run) => cmd::run::run(run),
         Command::Check(check) => cmd::check::run(check),
         Command::Schema => cmd::schema::run(),
+        Command::Plan(plan) => cmd::plan::run(plan),
         Command::Pod(pod) => cmd::pod::run(pod),
         Command::Demo(demo) => cmd::demo::run(demo),
         Command::Top(top) => cmd::top::run(top),

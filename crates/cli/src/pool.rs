@@ -1,27 +1,36 @@
 //! A pool as one process runs it: the gate, its live configuration, and where its pods come from.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+mod documents;
+pub(crate) mod ledger;
+mod registry;
+mod source;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sluicegate::Gate;
+use sluicegate::link::{Document, LinkError, RegisteredPod, Stored};
 use sluicegate_config::{Config, LedgerSettings, Overflow, PodSource, Problem, Problems};
-use sluicegate_gateway::{Control, Live, PatchAnswer};
+use sluicegate_gateway::{Control, ControlError, Live, PatchAnswer, Registration};
+
+use documents::Documents;
+pub(crate) use registry::LOOK_EVERY;
+pub(crate) use source::{every, resolve};
+
+/// Tries to change the document while others change it as well.
+const TRIES: usize = 16;
+/// How often the gates are asked whether they obey a change.
+const ASK_EVERY: Duration = Duration::from_millis(25);
 
 /// Sections of `config` that this version cannot take on, in words.
 pub(crate) fn missing(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
-    if config.ledger != LedgerSettings::Memory {
-        missing.push("`ledger: {redis}` is not in this version; write `ledger: memory`".to_owned());
-    }
     if config.decisions.is_some() {
         missing
             .push("`decisions` (the decision service) is not in this version; remove the section".to_owned());
-    }
-    if config.source == PodSource::Registered {
-        missing.push("`pods: {registered: true}` is not in this version; list the pods".to_owned());
     }
     let enqueues = config.apis.iter().filter(|api| api.overflow != Overflow::Reject);
     for api in enqueues {
@@ -30,56 +39,53 @@ pub(crate) fn missing(config: &Config) -> Vec<String> {
     missing
 }
 
-/// The configuration with its pods in it, where the source is a name or a file; one that lists them stays
-/// as it is.
-///
-/// # Errors
-/// What could not be looked up, read or obeyed, in words.
-pub(crate) fn resolve(config: &Config) -> Result<Config, String> {
-    let loaded = match &config.source {
-        PodSource::Listed | PodSource::Registered => return Ok(config.clone()),
-        PodSource::Dns { scheme, host, port, capacity, .. } => {
-            let found = (host.as_str(), *port).to_socket_addrs();
-            let found = found.map_err(|error| format!("pods: `{host}` cannot be looked up: {error}"))?;
-            let mut found: Vec<SocketAddr> = found.collect();
-            found.sort_unstable();
-            found.dedup();
-            let pod = |address: SocketAddr| {
-                sluicegate_config::dns_pod(*scheme, address.ip().to_string(), address.port(), *capacity)
-            };
-            config.with_pods(found.into_iter().map(pod).collect())
-        }
-        PodSource::File { path } => {
-            let text = std::fs::read_to_string(path);
-            let text = text.map_err(|error| format!("pods: {} cannot be read: {error}", path.display()))?;
-            config.with_pod_file(&path.display().to_string(), &text, &|name| std::env::var(name).ok())
-        }
-    };
-    loaded.map(|loaded| loaded.config).map_err(|problems| problems.to_string())
-}
-
-/// How often a source that can change is looked at; `None` for one that cannot.
-pub(crate) fn every(source: &PodSource) -> Option<Duration> {
-    match source {
-        PodSource::Listed | PodSource::Registered => None,
-        PodSource::Dns { every, .. } => Some(*every),
-        PodSource::File { .. } => Some(Duration::from_secs(1)),
-    }
-}
-
 /// One pool and its live configuration.
 pub(crate) struct Pool {
     pub(crate) gate: Gate,
     pub(crate) live: Arc<Live>,
+    documents: Documents,
+    /// How long all gates have to obey a change before the answer says who did not.
+    patience: Duration,
+    /// Held by who makes a change here, so that changes at one gate need no second try.
+    turn: Mutex<()>,
+    /// Never held while the ledger is waited for: its thread needs it to obey a document.
     rules: Mutex<Rules>,
     draining: AtomicBool,
 }
 
 struct Rules {
-    /// As the file and the pods' source say.
+    /// As the file and the pods' source say, without the document.
     base: Config,
-    /// All patches so far, merged.
-    patches: Value,
+    /// What is obeyed over it.
+    document: Document,
+    /// When the times of the document's pods were last learnt.
+    learnt: Instant,
+}
+
+impl Rules {
+    /// The configuration with `document` over it.
+    fn with(&self, document: &Document) -> Result<Config, Problems> {
+        let base = match self.base.source {
+            PodSource::Registered => {
+                let pods = document.pods.iter();
+                let pods =
+                    pods.map(|(name, pod)| sluicegate_config::registered_pod(name, &pod.url, pod.capacity));
+                self.base.with_pods(pods.collect::<Result<_, _>>()?)?.config
+            }
+            _ => self.base.clone(),
+        };
+        base.patch(&patches(document)?)
+    }
+}
+
+/// The patch of a document. Only a gate of another version could have written one that is no JSON.
+fn patches(document: &Document) -> Result<Value, Problems> {
+    serde_json::from_str(&document.patch).map_err(|error| problem("patch", &error, "store a JSON object"))
+}
+
+fn problem(file: &str, what: &dyn std::fmt::Display, mend: &str) -> Problems {
+    let (file, what, mend) = (file.to_owned(), what.to_string(), mend.to_owned());
+    Problems(vec![Problem { file, line: 0, column: 0, what, mend }])
 }
 
 impl Pool {
@@ -87,15 +93,44 @@ impl Pool {
     /// The pods cannot be found, or the rules cannot be obeyed, in words.
     pub(crate) fn new(file: &Config) -> Result<Arc<Pool>, String> {
         let base = resolve(file)?;
-        let gate = Gate::new(base.policy.clone()).map_err(|error| error.to_string())?;
+        let (gate, patience) = match &base.ledger {
+            LedgerSettings::Memory => {
+                (Gate::new(base.policy.clone()).map_err(|error| error.to_string())?, Duration::ZERO)
+            }
+            LedgerSettings::Redis(redis) => {
+                (ledger::gate(&base, redis)?, redis.heartbeat() + Duration::from_secs(1))
+            }
+        };
+        let documents = match base.ledger {
+            LedgerSettings::Memory => Documents::local(),
+            LedgerSettings::Redis(_) => Documents::Shared(gate.clone()),
+        };
         let live = Arc::new(Live::new(&gate, &base));
-        let rules = Mutex::new(Rules { base, patches: Value::Object(Default::default()) });
-        Ok(Arc::new(Pool { gate, live, rules, draining: AtomicBool::new(false) }))
+        let rules = Rules { base, document: Document::default(), learnt: Instant::now() };
+        let pool = Arc::new(Pool {
+            gate,
+            live,
+            documents,
+            patience,
+            turn: Mutex::new(()),
+            rules: Mutex::new(rules),
+            draining: AtomicBool::new(false),
+        });
+        let weak = Arc::downgrade(&pool);
+        pool.gate.on_document(move |document| {
+            // A pool that is gone has nothing to obey.
+            weak.upgrade().map_or(Ok(()), |pool| pool.take(document).map_err(|problems| problems.to_string()))
+        });
+        Ok(pool)
     }
 
     /// From now on this process wants no traffic.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn rules(&self) -> MutexGuard<'_, Rules> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks at the pods' source again and takes what changed. A source that fails changes nothing: the
@@ -104,37 +139,123 @@ impl Pool {
     /// # Errors
     /// What failed, in words.
     pub(crate) fn refresh(&self) -> Result<bool, String> {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        let base = resolve(&rules.base)?;
-        if base.pods == rules.base.pods && base.policy.pods == rules.base.policy.pods {
+        let before = self.rules().base.clone();
+        // Without the lock: a name server may be slow.
+        let base = resolve(&before)?;
+        if base.pods == before.pods && base.policy.pods == before.policy.pods {
             return Ok(false);
         }
-        let current = base.patch(&rules.patches).map_err(|problems| problems.to_string())?;
-        self.obey(&current).map_err(|problems| problems.to_string())?;
-        rules.base = base;
+        let mut rules = self.rules();
+        let document = rules.document.clone();
+        let old = std::mem::replace(&mut rules.base, base);
+        let obeyed = rules.with(&document).and_then(|config| self.obey(&config));
+        if let Err(problems) = obeyed {
+            rules.base = old;
+            return Err(problems.to_string());
+        }
         Ok(true)
     }
 
-    fn obey(&self, config: &Config) -> Result<u64, Problems> {
-        let version = self.gate.configure(config.policy.clone()).map_err(|error| {
-            let what = error.to_string();
-            let mend = "correct the value".to_owned();
-            Problems(vec![Problem { file: "rules".to_owned(), line: 0, column: 0, what, mend }])
-        })?;
+    fn obey(&self, config: &Config) -> Result<(), Problems> {
+        let obeyed = self.gate.configure(config.policy.clone());
+        obeyed.map_err(|error| problem("rules", &error, "correct the value"))?;
         self.live.update(&self.gate, config);
-        Ok(version)
+        Ok(())
+    }
+
+    /// Obeys the pool's document; one that does not fit changes nothing.
+    fn take(&self, document: &Document) -> Result<(), Problems> {
+        let mut rules = self.rules();
+        if rules.document.patch != document.patch || !same_pods(&rules.document.pods, &document.pods) {
+            let config = rules.with(document)?;
+            self.obey(&config)?;
+            tracing::info!(
+                version = document.version,
+                pods = config.pods.len(),
+                "the pool's changes are obeyed"
+            );
+        }
+        rules.document = document.clone();
+        rules.learnt = Instant::now();
+        Ok(())
+    }
+
+    /// Changes the pool's document by `change`, which may be called again if another gate changes it too, and answers
+    /// `None` where there is nothing to change. Returns the version then stored, with the change's own answer.
+    fn change<T>(
+        &self,
+        mut change: impl FnMut(&mut Document) -> Result<Option<T>, ControlError>,
+    ) -> Result<Option<(u64, T)>, ControlError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..TRIES {
+            let found = self.documents.read().map_err(unavailable)?;
+            let mut next = found.clone();
+            let Some(answer) = change(&mut next)? else { return Ok(None) };
+            self.rules().with(&next)?;
+            if let Documents::Local(..) = self.documents {
+                self.take(&next)?;
+            }
+            match self.documents.store(found.version, next).map_err(unavailable)? {
+                Stored::Stored(version) => return Ok(Some((version, answer))),
+                Stored::Conflict(_) => {}
+            }
+        }
+        Err(ControlError::Unavailable("other gates change the pool all the time; try again".to_owned()))
+    }
+
+    /// Waits until all gates obey `version`, as long as they may take.
+    fn acknowledged(&self, version: u64) -> PatchAnswer {
+        let Documents::Shared(gate) = &self.documents else {
+            return PatchAnswer { version: self.gate.snapshot().version, acknowledged: 1, gates: 1 };
+        };
+        let deadline = Instant::now() + self.patience;
+        let mut answer = PatchAnswer { version, acknowledged: 1, gates: 1 };
+        loop {
+            if let Ok(gates) = gate.gates_now() {
+                answer.gates = gates.len();
+                answer.acknowledged = gates.iter().filter(|gate| gate.version >= version).count();
+                if answer.acknowledged == answer.gates {
+                    return answer;
+                }
+            }
+            if Instant::now() >= deadline {
+                return answer;
+            }
+            std::thread::sleep(ASK_EVERY);
+        }
     }
 }
 
+fn same_pods(old: &BTreeMap<String, RegisteredPod>, new: &BTreeMap<String, RegisteredPod>) -> bool {
+    let same = |(a, old): (&String, &RegisteredPod), (b, new): (&String, &RegisteredPod)| {
+        a == b && old.url == new.url && old.capacity == new.capacity
+    };
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| same(old, new))
+}
+
+fn unavailable(error: LinkError) -> ControlError {
+    ControlError::Unavailable(error.to_string())
+}
+
 impl Control for Pool {
-    fn patch(&self, patch: Value) -> Result<PatchAnswer, Problems> {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut patches = rules.patches.clone();
-        sluicegate_config::merge(&mut patches, &patch);
-        let config = rules.base.patch(&patches)?;
-        let version = self.obey(&config)?;
-        rules.patches = patches;
-        Ok(PatchAnswer { version, acknowledged: 1, gates: 1 })
+    fn patch(&self, patch: Value) -> Result<PatchAnswer, ControlError> {
+        let changed = self.change(|document| {
+            let mut all = patches(document)?;
+            sluicegate_config::merge(&mut all, &patch);
+            document.patch = all.to_string();
+            document.version += 1;
+            Ok(Some(()))
+        })?;
+        let (version, ()) = changed.expect("a patch is always stored");
+        Ok(self.acknowledged(version))
+    }
+
+    fn register(&self, name: &str, pod: Registration) -> Result<bool, ControlError> {
+        self.take_in(name, &pod)
+    }
+
+    fn deregister(&self, name: &str) -> Result<(), ControlError> {
+        self.let_go(name)
     }
 
     fn ready(&self) -> Result<(), String> {

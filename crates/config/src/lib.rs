@@ -104,6 +104,14 @@ pub fn dns_pod(scheme: PodScheme, host: String, port: u16, capacity: u32) -> Fou
     check::pods::dns_pod(scheme, host, port, capacity)
 }
 
+/// One pod of a `registered` source for [`Config::with_pods`]: `capacity` in units, the other keys at their defaults.
+///
+/// # Errors
+/// A name, URL or capacity that the file could not have either. The problems have `pod` as file and no line.
+pub fn registered_pod(name: &str, url: &str, capacity: u32) -> Result<FoundPod, Problems> {
+    check::pods::registered_pod(name, url, capacity)
+}
+
 fn text_of(path: &Path) -> Result<String, Problems> {
     std::fs::read_to_string(path).map_err(|error| {
         Problems(vec![Problem {

@@ -82,6 +82,11 @@ impl Book {
         self.unfilled = self.apis.iter().map(ApiBook::unfilled).sum();
     }
 
+    /// Units that trickle leases may hold together.
+    pub(crate) fn trickle_most(&self) -> u64 {
+        self.trickle_most
+    }
+
     /// Condition 2.
     pub(crate) fn under_max(&self, api: ApiId, weight: Units) -> bool {
         let book = &self.apis[api.index()];

@@ -7,7 +7,7 @@ use crate::time::{Micros, SECOND};
 
 const BUCKETS: usize = 16;
 /// Fewer completions than this say nothing about a rate.
-const KNOWN_MIN: u64 = 20;
+pub(crate) const KNOWN_MIN: u64 = 20;
 /// A queue is called out of reach only when it is by half more than the rate explains: at most 1 % of
 /// those refused early would have been served (replayed in `sluicegate-sim`).
 const DOUBT: (u64, u64) = (3, 2);
@@ -79,9 +79,57 @@ impl Rate {
     }
 }
 
-/// The rates of one pool: together, per api and per pod.
+/// What a gate of many knows of the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PoolView {
+    /// Nothing can be said now: the ledger is not heard, or lends nothing yet.
+    pub(crate) blind: bool,
+    /// Units that completed at all gates, and the microseconds they took; `None` while too little is known.
+    pub(crate) rate: Option<(u64, u64)>,
+    /// Units asked for by waiters of other gates.
+    pub(crate) elsewhere: u64,
+}
+
+impl PoolView {
+    /// The rate at which a queue of `queued` units moves here: what this gate completed, or its queue's part of what
+    /// the pool did, whichever is more. What is free goes to waiters of all gates in one order.
+    fn of_queue(&self, own: Option<(u64, u64)>, queued: u64) -> Option<(u64, u64)> {
+        if self.blind {
+            return None;
+        }
+        let part = self.rate.map(|(units, micros)| {
+            let queued = u128::from(queued.max(1));
+            let all = queued + u128::from(self.elsewhere);
+            (units, (u128::from(micros) * all / queued).min(u128::from(u64::MAX)) as u64)
+        });
+        match (own, part) {
+            (Some(own), Some(part)) => Some(if is_faster(part, own) { part } else { own }),
+            (own, part) => own.or(part),
+        }
+    }
+
+    /// A rate measured here of one api or pod, when the queue moves faster than what was measured here of all.
+    fn of_some(&self, some: (u64, u64), own: Option<(u64, u64)>, queued: u64) -> Option<(u64, u64)> {
+        let own = own?;
+        let now = self.of_queue(Some(own), queued)?;
+        // some x (now / own), with the quotient in the time.
+        let slower = u128::from(own.0) * u128::from(now.1);
+        let faster = u128::from(now.0) * u128::from(own.1);
+        let micros = u128::from(some.1) * slower.min(faster) / faster.max(1);
+        Some((some.0, micros.clamp(1, u128::from(u64::MAX)) as u64))
+    }
+}
+
+fn is_faster(one: (u64, u64), other: (u64, u64)) -> bool {
+    u128::from(one.0) * u128::from(other.1) > u128::from(other.0) * u128::from(one.1)
+}
+
+/// The rates of one pool: together, per api and per pod. Each is asked for a queue of so many units, because in a
+/// gate of many that decides how fast it moves.
 #[derive(Debug)]
 pub(crate) struct Rates {
+    /// `None` where this gate has the pool for itself.
+    pub(crate) view: Option<PoolView>,
     pool: Rate,
     apis: Vec<Rate>,
     pods: Vec<Rate>,
@@ -89,13 +137,12 @@ pub(crate) struct Rates {
 
 impl Rates {
     pub(crate) fn new() -> Rates {
-        Rates { pool: Rate::new(SECOND), apis: Vec::new(), pods: Vec::new() }
+        Rates { view: None, pool: Rate::new(SECOND), apis: Vec::new(), pods: Vec::new() }
     }
 
-    /// The window is the longest wait, 1 s at least and 60 s at most.
+    /// Measures over [`window_us`].
     pub(crate) fn configure(&mut self, policy: &Policy, pods: usize, apis: usize) {
-        let longest = policy.apis.iter().map(|api| api.wait_us).max().unwrap_or(0);
-        let window_us = longest.clamp(SECOND, 60 * SECOND);
+        let window_us = window_us(policy);
         self.apis.resize(apis, Rate::new(window_us));
         self.pods.resize(pods, Rate::new(window_us));
         let all = std::iter::once(&mut self.pool).chain(&mut self.apis).chain(&mut self.pods);
@@ -109,17 +156,37 @@ impl Rates {
         self.pods[holding.pod.index()].add(now, holding.weight);
     }
 
-    pub(crate) fn of_pool(&mut self, now: Micros) -> Option<(u64, u64)> {
-        self.pool.measured(now)
+    /// What was counted says nothing of what comes.
+    pub(crate) fn forget(&mut self) {
+        let all = std::iter::once(&mut self.pool).chain(&mut self.apis).chain(&mut self.pods);
+        all.for_each(|rate| *rate = Rate::new(rate.width_us * BUCKETS as u64));
     }
 
-    pub(crate) fn of_api(&mut self, now: Micros, api: ApiId) -> Option<(u64, u64)> {
-        self.apis[api.index()].measured(now)
+    pub(crate) fn of_pool(&mut self, now: Micros, queued: u64) -> Option<(u64, u64)> {
+        let own = self.pool.measured(now);
+        self.view.map_or(own, |view| view.of_queue(own, queued))
     }
 
-    pub(crate) fn of_pod(&mut self, now: Micros, pod: PodId) -> Option<(u64, u64)> {
-        self.pods.get_mut(pod.index())?.measured(now)
+    pub(crate) fn of_api(&mut self, now: Micros, api: ApiId, queued: u64) -> Option<(u64, u64)> {
+        let measured = self.apis[api.index()].measured(now)?;
+        self.of_some(now, measured, queued)
     }
+
+    pub(crate) fn of_pod(&mut self, now: Micros, pod: PodId, queued: u64) -> Option<(u64, u64)> {
+        let measured = self.pods.get_mut(pod.index())?.measured(now)?;
+        self.of_some(now, measured, queued)
+    }
+
+    fn of_some(&mut self, now: Micros, measured: (u64, u64), queued: u64) -> Option<(u64, u64)> {
+        let Some(view) = self.view else { return Some(measured) };
+        view.of_some(measured, self.pool.measured(now), queued)
+    }
+}
+
+/// The time over which rates are measured: the longest wait, 1 s at least and 60 s at most.
+pub(crate) fn window_us(policy: &Policy) -> u64 {
+    let longest = policy.apis.iter().map(|api| api.wait_us).max().unwrap_or(0);
+    longest.clamp(SECOND, 60 * SECOND)
 }
 
 /// Microseconds until `ahead` units have completed at the measured rate.
@@ -157,6 +224,22 @@ mod tests {
         assert_eq!(units, 40);
         assert_eq!(micros, 200_000);
         assert_eq!(rate.measured(Micros(3 * SECOND)), None);
+    }
+
+    #[test]
+    fn a_queue_moves_as_fast_as_its_part_of_the_pool_or_as_this_gate_did() {
+        let view = PoolView { blind: false, rate: Some((1000, SECOND)), elsewhere: 300 };
+        // A quarter of the queue: 250 units a second; this gate did 100.
+        assert_eq!(view.of_queue(Some((100, SECOND)), 100), Some((1000, 4 * SECOND)));
+        // This gate does more than its part.
+        assert_eq!(view.of_queue(Some((400, SECOND)), 100), Some((400, SECOND)));
+        // Only the pool is known; nothing is known; nothing may be said.
+        assert_eq!(view.of_queue(None, 300), Some((1000, 2 * SECOND)));
+        assert_eq!(PoolView { rate: None, ..view }.of_queue(None, 300), None);
+        assert_eq!(PoolView { blind: true, ..view }.of_queue(Some((400, SECOND)), 100), None);
+        // An api that did 20 units here while all did 100 now moves 2.5 times as fast as they did.
+        assert_eq!(view.of_some((20, SECOND), Some((100, SECOND)), 100), Some((20, SECOND * 2 / 5)));
+        assert_eq!(view.of_some((20, SECOND), Some((400, SECOND)), 100), Some((20, SECOND)));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::book::{ApiBook, Book};
 use crate::estimate::{out_of_reach, retry_after_s, time_to_drain};
 use crate::exchange::{Change, Ending, Entry, Grant, Holding, Obstacle, Place, Reply, Request};
 use crate::ids::{ApiId, LeaseId, PodId, Ticket};
@@ -124,6 +125,12 @@ pub struct Gate {
     pub(crate) mode: Mode,
     pub(crate) queue_max: usize,
     early: bool,
+    /// Every ask may wait so long: in a gate of many the time of an exchange, else 0.
+    pub(crate) least_wait_us: u64,
+    /// In a gate of many: the rules of the whole pool, of which this gate's own are a part.
+    pub(crate) whole: Option<Book>,
+    /// Leases granted so far.
+    pub(crate) granted: u64,
     pub(crate) version: u64,
     pub(crate) abandoned_units: u64,
     random: fastrand::Rng,
@@ -147,6 +154,9 @@ impl Gate {
             mode: Mode::Enforce,
             queue_max: 0,
             early: true,
+            least_wait_us: 0,
+            whole: None,
+            granted: 0,
             version: 0,
             abandoned_units: 0,
             random: fastrand::Rng::with_seed(seed),
@@ -169,16 +179,34 @@ impl Gate {
         policy: Policy,
         out: &mut Vec<Output>,
     ) -> Result<u64, PolicyError> {
+        self.obey(now, &policy, None, out)
+    }
+
+    /// Takes `policy`; in a gate of many as its part of the rules of the `whole` pool.
+    pub(crate) fn obey(
+        &mut self,
+        now: Micros,
+        policy: &Policy,
+        whole: Option<&Policy>,
+        out: &mut Vec<Output>,
+    ) -> Result<u64, PolicyError> {
         policy.check()?;
         let now = self.pass(now, out);
-        let ids = self.number_apis(&policy);
+        let ids = self.number_apis(policy);
         let weights: Vec<Units> = self.apis.iter().map(|api| api.rule.weight).collect();
         self.mode = policy.admission.mode;
         self.queue_max = policy.admission.queue as usize;
         self.early = policy.admission.early;
-        self.ledger.configure(now, &policy, &ids, &weights, &mut self.grants);
-        for index in 0..self.apis.len() {
-            self.apis[index].most = self.ledger.most(ApiId(index as u32));
+        self.ledger.configure(now, policy, &ids, &weights, &mut self.grants);
+        self.whole = whole.map(|whole| {
+            let mut book = Book::default();
+            book.configure(now, whole, &ids, self.ledger.pods.capacity().0);
+            book.apis.resize(self.apis.len(), ApiBook::default());
+            book
+        });
+        let book = self.whole.as_ref().unwrap_or(&self.ledger.book);
+        for (index, api) in self.apis.iter_mut().enumerate() {
+            api.most = self.ledger.most(book, ApiId(index as u32));
         }
         self.hand_over(now, out);
         self.turn_away(now, out);
@@ -250,7 +278,7 @@ impl Gate {
             place: ask.place,
             key: ask.key.unwrap_or(u64::from(ask.api.0)),
             arrival: now,
-            wait_us: ask.wait_us.unwrap_or(rule.wait_us),
+            wait_us: ask.wait_us.unwrap_or(rule.wait_us).max(self.least_wait_us),
             again: false,
         };
         let answer = self.admit(now, request, out);
@@ -320,13 +348,13 @@ impl Gate {
             Answer::Refused(this.refuse(&request, reason, drain_us))
         };
         if deadline <= now || !self.pin_can_hold(&request) {
-            let waited = request.wait_us > 0 && deadline <= now;
-            return refusal(self, if waited { Reason::WaitExceeded } else { Reason::NoRoom });
+            let waited = deadline <= now;
+            return refusal(self, if waited { self.reason_at_end(request.wait_us) } else { Reason::NoRoom });
         }
         let beyond = |drain_us| out_of_reach(drain_us, deadline.since(now));
         // What a pod refused is not refused here while wait remains.
         if self.early && !request.again && drain(outlook.ahead).is_some_and(beyond) {
-            return refusal(self, Reason::WaitExceeded);
+            return refusal(self, self.reason_at_end(request.wait_us));
         }
         let Ok(worst) = self.who_makes_room(&request) else {
             return Answer::Refused(self.refuse(&request, Reason::QueueFull, drain_us));
@@ -340,6 +368,12 @@ impl Gate {
             self.evict(now, worst, |_, _| Reason::QueueFull, out);
         }
         Answer::Waits(ticket)
+    }
+
+    /// The reason of an ask whose time is over, or too short. One that wants no wait was only given the time of an
+    /// exchange.
+    pub(crate) fn reason_at_end(&self, wait_us: u64) -> Reason {
+        if wait_us > self.least_wait_us { Reason::WaitExceeded } else { Reason::NoRoom }
     }
 
     /// Whether a pinned ask names a pod that could ever hold it.
@@ -400,6 +434,7 @@ impl Gate {
     #[inline]
     fn lend(&mut self, now: Micros, request: Request, holding: Holding) -> Granted {
         let waited_us = now.since(request.arrival);
+        self.granted += 1;
         if !request.again {
             self.apis[request.api.index()].counts.count_wait(waited_us);
         }
@@ -506,7 +541,9 @@ impl Gate {
             if deadline > now {
                 return;
             }
-            self.evict(now, ticket, |by, request| reason_of(by, request, Reason::WaitExceeded), out);
+            let wait_us = self.ledger.line.get(ticket).map_or(0, |waiter| waiter.request.wait_us);
+            let otherwise = self.reason_at_end(wait_us);
+            self.evict(now, ticket, |by, request| reason_of(by, request, otherwise), out);
             self.hand_over(now, out);
         }
     }

@@ -4,8 +4,8 @@
 //! ordered maps only, and every step short, so that a script inside a store can do the same.
 //!
 //! **Law:** for each account, the sum of what gates hold (said by them, plus lent and not yet acknowledged) is at
-//! most its limit; only a limit that was lowered and gates that come back from silence leave it above, and then
-//! nothing is lent of it.
+//! most its limit; only a limit that was lowered, trickle leases on a pod that bears more, and gates that come back
+//! from silence leave it above, and then nothing is lent of it.
 
 mod accounts;
 mod lives;
@@ -14,12 +14,17 @@ mod serve;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::{ApiId, PodId, Ticket};
-use crate::policy::{Policy, PolicyError, Units};
+use crate::policy::Units;
 use crate::shared::{
-    Account, GateId, Kept, Lent, Part, Push, Recall, Reply, Report, Rules, Stamp, Timing, Verdict, Waiting,
+    Account, GateId, Kept, Lent, Part, Push, Recall, Reply, Report, Rules, Stamp, Terms, Verdict, Waiting,
 };
 use crate::time::Micros;
 use accounts::Accounts;
+
+/// A pod's word about use by others counts for so long.
+const OUTSIDE_US: u64 = 1_000_000;
+/// Least microseconds between two exchanges of one gate, per gate: at most 10,000 exchanges per second in all.
+const GATE_PACE_US: u64 = 100;
 
 /// Where a waiter stands among all: rank on the ledger's clock, then gate and ticket so that none are equal.
 type Place = (i64, GateId, Ticket);
@@ -46,6 +51,16 @@ struct Record {
     waiters: Vec<Place>,
     recall: Option<Recall>,
     recalls: u64,
+    /// The terms it obeys; 0: none said yet.
+    digest: u64,
+    /// Version of the pool's document it obeys.
+    version: u64,
+    /// Units completed in this epoch, asked for by its waiters, and lent out of the trickle but never used.
+    done: u64,
+    queued: u64,
+    unspent: u64,
+    /// Pods that it cannot use now.
+    avoid: Vec<PodId>,
 }
 
 impl Record {
@@ -69,7 +84,9 @@ impl Record {
     fn held(&self) -> BTreeMap<Account, Units> {
         let mut held = self.holds.clone();
         for lent in &self.pending {
-            *held.entry(lent.account).or_default() += lent.units;
+            if lent.units > 0 {
+                *held.entry(lent.account).or_default() += lent.units;
+            }
         }
         held
     }
@@ -112,14 +129,20 @@ pub struct KeeperCounts {
     pub losses: u64,
     /// Reports without effect because a later one had come.
     pub stale: u64,
+    /// Units lent by the trickle's tokens.
+    pub trickled: u64,
 }
 
 /// The shared ledger.
 #[derive(Clone, Debug)]
 pub struct Keeper {
-    timing: Timing,
     rules: Rules,
     accounts: Accounts,
+    /// Terms by digest, with the gates that obey them.
+    terms: BTreeMap<u64, (usize, Terms)>,
+    fair: bool,
+    /// Longest time to live that a gate said.
+    ttl_us: u64,
     version: u64,
     incarnation: u64,
     server: u64,
@@ -138,24 +161,24 @@ pub struct Keeper {
     /// Somebody waits for units that nobody has free, as of the last exchange.
     scarce: bool,
     scarce_apis: Vec<ApiId>,
+    done: u64,
+    queued: u64,
+    vtime: u64,
     counts: KeeperCounts,
 }
 
 impl Keeper {
     /// A ledger without a past: its first exchange begins a life of the state, and nothing is lent until whatever
-    /// an earlier one lent has surely ended.
-    ///
-    /// # Errors
-    /// [`PolicyError`] if the policy breaks its invariant.
-    pub fn new(policy: &Policy, timing: Timing, rules: Rules) -> Result<Keeper, PolicyError> {
-        policy.check()?;
-        let mut accounts = Accounts::default();
-        accounts.configure(policy);
-        Ok(Keeper {
-            timing,
+    /// an earlier one lent has surely ended. Limits and times come with the gates' reports.
+    #[must_use]
+    pub fn new(rules: Rules) -> Keeper {
+        Keeper {
             rules,
-            accounts,
-            version: 1,
+            accounts: Accounts::default(),
+            terms: BTreeMap::new(),
+            fair: false,
+            ttl_us: 0,
+            version: 0,
             incarnation: 0,
             server: 0,
             step: 0,
@@ -170,8 +193,11 @@ impl Keeper {
             epochs: 0,
             scarce: false,
             scarce_apis: Vec::new(),
+            done: 0,
+            queued: 0,
+            vtime: 0,
             counts: KeeperCounts::default(),
-        })
+        }
     }
 
     /// Says that this pool never ran before, so that there is nothing to wait for. Whoever says it of a pool that
@@ -181,32 +207,34 @@ impl Keeper {
         self.server = server;
     }
 
-    /// Takes new limits. What is held above a lowered one comes back as it completes. Answers the new version.
-    ///
-    /// # Errors
-    /// [`PolicyError`] if the policy breaks its invariant; then nothing was changed.
-    pub fn configure(&mut self, policy: &Policy) -> Result<u64, PolicyError> {
-        policy.check()?;
-        self.accounts.configure(policy);
-        let known: Vec<Account> =
-            self.records.values().flat_map(|record| record.holds.keys().copied()).collect();
-        for account in known.into_iter().filter(|account| !self.accounts.exists(*account)) {
-            self.records.values_mut().for_each(|record| {
-                record.holds.remove(&account);
-            });
-        }
-        self.version += 1;
-        Ok(self.version)
+    /// A part of the state was lost (a key evicted): the next exchange begins a new life.
+    pub fn lose_key(&mut self) {
+        self.incarnation = 0;
+    }
+
+    /// The pool's document has another version; gates learn of it with their next reply.
+    pub fn set_version(&mut self, version: u64) {
+        self.version = version;
+    }
+
+    /// Gates that obey this version of the pool's document or a later one.
+    #[must_use]
+    pub fn acknowledged(&self, version: u64) -> usize {
+        self.records.values().filter(|record| record.version >= version).count()
     }
 
     /// One exchange at the server's time `now`. Words for other gates are appended to `pushes`.
     pub fn exchange(&mut self, now: Micros, report: &Report, pushes: &mut Vec<(GateId, Push)>) -> Reply {
         self.counts.exchanges += 1;
+        self.ttl_us = self.ttl_us.max(report.ttl_us);
         self.tick(now);
         self.notice_loss(report);
         self.step += 1;
         self.reap();
         let verdict = self.hear(report);
+        if report.leaving && verdict == Verdict::Applied {
+            self.end_epoch(report.gate);
+        }
         let heard = verdict == Verdict::Applied || !self.rules.numbered;
         if heard && !self.is_recovering() {
             self.serve(report.gate, pushes);
@@ -265,8 +293,10 @@ impl Keeper {
             // Said before it knew of this life.
             return Verdict::Resync(current);
         }
+        self.hear_terms(report);
         self.hear_holds(report);
         self.hear_used(report);
+        self.hear_rates(report);
         if report.part == Part::Last {
             self.end_sync(report.gate);
         }
@@ -283,10 +313,12 @@ impl Keeper {
         // What it acknowledged is now its own word; the sum stays.
         while record.pending.front().is_some_and(|lent| lent.number <= report.applied) {
             let lent = record.pending.pop_front().expect("front was just seen");
-            *record.holds.entry(lent.account).or_default() += lent.units;
+            if lent.units > 0 {
+                *record.holds.entry(lent.account).or_default() += lent.units;
+            }
         }
         for (account, units) in report.holds.iter().copied() {
-            if !self.accounts.exists(account) {
+            if matches!(account, Account::Api(_)) && !self.accounts.exists(account) {
                 continue;
             }
             let old = if units == 0 {
@@ -307,47 +339,65 @@ impl Keeper {
         }
     }
 
+    fn hear_rates(&mut self, report: &Report) {
+        let record = self.records.get_mut(&report.gate).expect("it is being heard");
+        self.done += report.done.saturating_sub(record.done);
+        self.queued = self.queued + report.queued - record.queued;
+        self.vtime = self.vtime.max(report.vtime);
+        self.accounts.refund(report.unspent.saturating_sub(record.unspent));
+        (record.done, record.queued, record.unspent) = (report.done, report.queued, report.unspent);
+        record.version = report.version;
+        record.avoid.clone_from(&report.avoid);
+        for (pod, in_use) in report.outside.iter().copied() {
+            self.accounts.hear_outside(pod, u64::from(in_use), self.clock + OUTSIDE_US);
+        }
+    }
+
     fn hear_waiters(&mut self, report: &Report) {
         let record = self.records.get_mut(&report.gate).expect("it is being heard");
         for place in record.waiters.drain(..) {
             self.line.remove(&place);
         }
         for waiting in &report.waiters {
-            let place = (self.clock.0 as i64 - waiting.age_us, report.gate, waiting.ticket);
+            let base = if self.fair { 0 } else { self.clock.0 as i64 };
+            let place = (base - waiting.age_us, report.gate, waiting.ticket);
             self.line.insert(place, *waiting);
             record.waiters.push(place);
         }
     }
 
     fn answer(&self, report: &Report, verdict: Verdict) -> Reply {
-        let record = self.records.get(&report.gate).expect("a gate that spoke has a record");
         let recovering = self.is_recovering();
-        let over = record.holds.keys().copied().filter(|account| self.accounts.is_over(*account));
+        let record = self.records.get(&report.gate);
+        let over = record.iter().flat_map(|record| record.holds.keys().copied());
+        let over = over.filter(|account| self.accounts.is_over(*account));
+        let pending = record.filter(|record| !record.syncing).map(|record| &record.pending);
         Reply {
             stamp: report.stamp,
             number: report.number,
             verdict,
             step: self.step,
-            lent: if record.syncing { Vec::new() } else { record.pending.iter().copied().collect() },
+            lent: pending.into_iter().flatten().copied().collect(),
             target: self.target(),
             scarce: self.scarce && !recovering,
             scarce_apis: self.scarce_apis.clone(),
             recovering,
-            recall: record.recall,
+            recall: record.and_then(|record| record.recall),
             kept: self.kept(),
             over: over.take(crate::shared::PART_MAX).collect(),
-            pace_us: self.timing.pace_us.max(self.records.len() as u64 * 100),
+            pace_us: self.records.len() as u64 * GATE_PACE_US,
             version: self.version,
             gates: self.records.len() as u32,
-            done: 0,
-            queued: 0,
-            vtime: 0,
+            done: self.done,
+            queued: self.queued,
+            vtime: self.vtime,
         }
     }
 
     fn kept(&self) -> Option<Kept> {
         let claim = self.claim?;
-        Some(Kept { pod: claim.pod, age_us: self.clock.0 as i64 - claim.place.0 })
+        let base = if self.fair { 0 } else { self.clock.0 as i64 };
+        Some(Kept { pod: claim.pod, age_us: base - claim.place.0 })
     }
 
     /// Checks that every sum equals what the records add up to.
@@ -356,13 +406,10 @@ impl Keeper {
     /// What differs, in words. It never should; the tests ask after each step.
     pub fn audit(&self) -> Result<(), String> {
         let mut held: BTreeMap<Account, u64> = BTreeMap::new();
-        let mut used: Vec<u64> = Vec::new();
+        let mut used: BTreeMap<ApiId, u64> = BTreeMap::new();
         let mut add_used = |by: &BTreeMap<ApiId, Units>| {
             for (api, units) in by {
-                if used.len() <= api.index() {
-                    used.resize(api.index() + 1, 0);
-                }
-                used[api.index()] += u64::from(*units);
+                *used.entry(*api).or_default() += u64::from(*units);
             }
         };
         let mut add = |by: BTreeMap<Account, Units>| {
@@ -382,6 +429,78 @@ impl Keeper {
         if waiters != self.line.len() {
             return Err(format!("records name {waiters} waiters, {} stand in line", self.line.len()));
         }
+        let queued: u64 = self.records.values().map(|record| record.queued).sum();
+        if queued != self.queued {
+            return Err(format!("gates queue {queued} units, kept as {}", self.queued));
+        }
         self.accounts.audit(&held, &used)
     }
+
+    /// The whole state, one line for each thing kept, in an order of its own. A script that keeps the same state
+    /// writes the same lines.
+    #[must_use]
+    pub fn describe(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.accounts.describe(&mut lines);
+        let (from, until) = (self.recover_from.0, self.recover_until.0);
+        lines.push(format!(
+            "life {} {} {} {}",
+            self.incarnation,
+            self.step,
+            self.epochs,
+            u8::from(self.fair)
+        ));
+        lines.push(format!("clock {} {from} {until} {}", self.clock.0, self.ttl_us));
+        lines.push(format!("rates {} {} {}", self.done, self.queued, self.vtime));
+        for (digest, (gates, _)) in &self.terms {
+            lines.push(format!("terms {digest} {gates}"));
+        }
+        for (gate, record) in &self.records {
+            record.describe(*gate, &mut lines);
+        }
+        for ((gate, epoch), remains) in &self.remains {
+            lines.push(format!("remains {:032x} {epoch} {}", gate.0, remains.due.0));
+            describe_units(*epoch, &remains.held, &remains.used, &mut lines);
+        }
+        for ((rank, gate, ticket), waiting) in &self.line {
+            let pin = waiting.pin.map_or(String::new(), |pod| Account::Pod(pod).to_string());
+            let (api, weight) = (Account::Api(waiting.api), waiting.weight);
+            lines.push(format!("waits {rank} {:032x} {} {weight} {api} {pin}", gate.0, ticket.0));
+        }
+        if let Some(claim) = self.claim {
+            let (rank, gate, ticket) = claim.place;
+            let pod = Account::Pod(claim.pod);
+            lines.push(format!("claim {rank} {:032x} {} {pod}", gate.0, ticket.0));
+        }
+        lines.sort_unstable();
+        lines
+    }
+}
+
+impl Record {
+    fn describe(&self, gate: GateId, lines: &mut Vec<String>) {
+        let Record { epoch, number, last, hold_us, lent, idle, recalls, digest, .. } = self;
+        let syncing = u8::from(self.syncing);
+        let recall = self.recall.map_or(0, |recall| recall.number);
+        lines.push(format!(
+            "gate {:032x} {epoch} {number} {syncing} {} {hold_us} {lent} {idle} {recalls} {recall} {digest}",
+            gate.0, last.0
+        ));
+        describe_units(*epoch, &self.holds, &self.used, lines);
+        for one in &self.pending {
+            let waiter = one.waiter.map_or(String::new(), |ticket| ticket.0.to_string());
+            let flags = u8::from(one.special) + 2 * u8::from(one.trickle);
+            lines.push(format!("lent {epoch} {} {} {} {waiter} {flags}", one.number, one.account, one.units));
+        }
+    }
+}
+
+fn describe_units(
+    epoch: u64,
+    held: &BTreeMap<Account, Units>,
+    used: &BTreeMap<ApiId, Units>,
+    lines: &mut Vec<String>,
+) {
+    lines.extend(held.iter().map(|(account, units)| format!("holds {epoch} {account} {units}")));
+    lines.extend(used.iter().map(|(api, units)| format!("uses {epoch} {} {units}", Account::Api(*api))));
 }

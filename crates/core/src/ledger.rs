@@ -47,7 +47,7 @@ pub struct Ledger {
     claim: Option<Claim>,
     claims: bool,
     placement: Placement,
-    rates: Rates,
+    pub(crate) rates: Rates,
     /// When tokens for a waiter that only lacks them are there.
     tokens_due: Micros,
     /// Units came back and waiters were not looked at yet.
@@ -337,14 +337,20 @@ impl Ledger {
 
     /// Serves one waiter out of turn, on a pod that was chosen for it elsewhere. False if it no longer waits, or
     /// does not fit there.
-    pub(crate) fn serve(&mut self, now: Micros, ticket: Ticket, pod: PodId, grants: &mut Vec<Grant>) -> bool {
+    pub(crate) fn serve(
+        &mut self,
+        now: Micros,
+        ticket: Ticket,
+        (pod, entry): (PodId, Entry),
+        grants: &mut Vec<Grant>,
+    ) -> bool {
         let Some(request) = self.line.get(ticket).map(|waiter| waiter.request) else { return false };
         let Request { api, weight, key, .. } = request;
         if self.pods.open(pod) < weight || !self.book.under_max(api, weight) {
             return false;
         }
         self.line.leave(ticket, &self.ranker);
-        let holding = self.take(now, &request, Holding { pod, api, weight, entry: Entry::Pool, key });
+        let holding = self.take(now, &request, Holding { pod, api, weight, entry, key });
         grants.push(Grant { ticket, request, holding });
         true
     }
@@ -412,20 +418,21 @@ impl Ledger {
     pub(crate) fn outlook(&mut self, now: Micros, request: &Request, obstacle: Obstacle) -> Outlook {
         let Ledger { line, ranker, book, rates, .. } = self;
         let rank = line.rank_of_newcomer(request, ranker);
+        let queued = line.units() + u64::from(request.weight);
         match (obstacle, request.place) {
             (Obstacle::ApiMax, _) => Outlook {
                 ahead: line.units_ahead(request, rank, ranker, |class| class.api == request.api),
-                measured: rates.of_api(now, request.api),
+                measured: rates.of_api(now, request.api, queued),
             },
             (Obstacle::Pod, Place::Pin(pod)) => Outlook {
                 ahead: line.units_ahead(request, rank, ranker, |class| class.pin == Some(pod)),
-                measured: rates.of_pod(now, pod),
+                measured: rates.of_pod(now, pod, queued),
             },
             _ => {
                 let queue = |class: &ClassKey| book.under_max(class.api, class.weight);
                 let pool = Outlook {
                     ahead: line.units_ahead(request, rank, ranker, queue),
-                    measured: rates.of_pool(now),
+                    measured: rates.of_pool(now, queued),
                 };
                 if book.apis[request.api.index()].min < request.weight {
                     return pool;
@@ -433,7 +440,7 @@ impl Ledger {
                 // Its guarantee lets it in as its own api's requests complete, whoever else waits.
                 let own = Outlook {
                     ahead: line.units_ahead(request, rank, ranker, |class| class.api == request.api),
-                    measured: rates.of_api(now, request.api),
+                    measured: rates.of_api(now, request.api, queued),
                 };
                 if own.drain_us() <= pool.drain_us() { own } else { pool }
             }
@@ -451,10 +458,10 @@ impl Ledger {
         self.pods.choose(weight, Some(but), Placement::Spread, 0)
     }
 
-    /// The most units one ask of `api` could ever get under these rules.
-    pub(crate) fn most(&self, api: ApiId) -> Units {
+    /// The most units one ask of `api` could ever get under the rules of `book`.
+    pub(crate) fn most(&self, book: &Book, api: ApiId) -> Units {
         let (_, largest) = self.pods.capacity();
-        self.book.most(api, largest, self.pods.largest_with_burst())
+        book.most(api, largest, self.pods.largest_with_burst())
     }
 
     /// Recomputes every sum from `leases` and compares.

@@ -1,19 +1,48 @@
 //! A gate among many: it admits from what the shared ledger lent it, and decides what to say and when.
 //!
 //! Inside is the embedded [`Gate`] whose pods hold only the units that were lent. What section 3 of the design asks
-//! of the whole pool (guarantees, reserve, an api's `max`) the ledger sees to when it lends.
+//! of the whole pool (guarantees, reserve, trickle, an api's `max`) the ledger sees to when it lends. Time is an
+//! argument; the owner reads it from a clock that also runs while the machine sleeps (CLOCK_BOOTTIME, microseconds),
+//! in the same step in which it hands a request over.
+//!
+//! # When the ledger is not heard
+//! Credit is used until the last acknowledged report is ttl x 4/5 old. From then on only the units of running
+//! requests are used, for their successors no more, until an exchange is acknowledged: that is exact. With
+//! [`OnLoss::Share`] and [`OnLoss::PodLimit`] the gate then admits by itself, within a part of each pod or all of it.
+//! So it does while a ledger that lost its state lends nothing yet. Such emergency units are never said to be held;
+//! reports say what leases use. They end when the ledger lends again, and what runs then counts even above a limit. At
+//! its start a gate gives the ledger one heartbeat before it admits by itself.
+//!
+//! # Modes
+//! - `off`: every ask is admitted at once, nothing is held, asked for or reported: to the ledger these requests do not
+//!   exist. So other gates that enforce must not share the pods with one that is off.
+//! - `shadow`: every ask is admitted at once. It is decided on what is lent at that moment and counted as refused if it
+//!   does not fit, although in `enforce` it might have waited and been served: shadow counts too many where credit is
+//!   scarce. What its leases hold beyond what was lent is reported as held, so the ledger's sums are true, and stops other
+//!   gates from being lent the same units.
 
+mod basis;
 mod credit;
+mod due;
+mod outlook;
+mod surface;
+mod terms;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::exchange::{Ending, Holding};
+use crate::estimate::PoolView;
+use crate::exchange::{Ending, Entry, Holding};
 use crate::gate::{Answer, Ask, Gate, Output};
 use crate::ids::{ApiId, LeaseId, PodId, Ticket};
-use crate::policy::{Amount, Placement, Policy, PolicyError, Units};
-use crate::shared::{Account, GateId, Part, Recall, Report, Rules, Stamp, Timing};
+use crate::policy::{Amount, Mode, Placement, Policy, PolicyError, Units};
+use crate::shared::{Account, GateId, Part, Recall, Rules, Stamp, Terms, Timing};
 use crate::time::Micros;
+use basis::{Basis, Loss};
+use outlook::Course;
+
+pub use basis::OnLoss;
+pub use surface::MemberView;
 
 /// Holds of the last minute to the last two are remembered.
 const HOLDS_US: u64 = 60_000_000;
@@ -24,6 +53,13 @@ struct Flight {
     number: u64,
     sent: Micros,
     part: Part,
+    /// It told the terms of this digest.
+    told: Option<u64>,
+    /// Credit and waiting units that it told.
+    idle: Units,
+    queued: u64,
+    /// It said that this gate goes.
+    leaving: bool,
 }
 
 /// What the ledger said last.
@@ -38,15 +74,48 @@ struct Advice {
     kept: Option<(PodId, i64)>,
     over: BTreeSet<Account>,
     version: u64,
+    /// Gates that live.
+    gates: u32,
 }
 
 /// What the rules of an api mean to one gate of many.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ApiKind {
     /// What it frees goes to the ledger: only there is known whether a guarantee or the reserve keeps it.
     special: bool,
     /// It has a `max`, so an account.
     limited: bool,
+}
+
+/// Sums of one epoch, told in every report.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    /// Units completed.
+    done: u64,
+    /// Units lent out of the trickle that no request used.
+    unspent: u64,
+}
+
+/// Pods as this gate sees them.
+#[derive(Debug, Default)]
+struct Health {
+    /// Pods that take nothing here: unhealthy, draining or gone.
+    shut: BTreeSet<PodId>,
+    /// Their own words about use, not yet passed on.
+    outside: BTreeMap<PodId, Units>,
+}
+
+/// How far a graceful end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+enum Leaving {
+    #[default]
+    Stays,
+    /// It says so when nothing runs or waits any more.
+    WhenEmpty,
+    /// It says so with the next report.
+    Now,
+    /// It was said and heard.
+    Left,
 }
 
 /// Work done, for those who watch.
@@ -56,6 +125,8 @@ pub struct MemberCounts {
     pub reports: u64,
     /// Reports sent because no answer came.
     pub retries: u64,
+    /// Reports that the ledger took.
+    pub acknowledged: u64,
     /// Times its credit ended because no exchange was acknowledged in time.
     pub lapses: u64,
     /// Times it was told to say everything anew, the first included.
@@ -72,14 +143,16 @@ pub struct MemberCounts {
     pub for_credit: u64,
     /// Reports because credit is wanted elsewhere: by a recall, a claim, scarcity, or as surplus.
     pub for_others: u64,
+    /// Leases granted without the ledger, by [`OnLoss::Share`] or [`OnLoss::PodLimit`].
+    pub emergency: u64,
 }
 
 /// One gate of a pool that many gates share.
 ///
 /// After each call ask [`Member::poll`] for a report to send, and call it again at [`Member::next_wake`].
 ///
-/// **Invariant:** for each account, what leases use is at most what is lent, and what is lent is at most what the
-/// ledger counts for this gate.
+/// **Invariant:** for each account, what leases use is at most what is lent; and unless the gate admits by itself (see
+/// the module), what is lent is at most what the ledger counts for this gate, or is in the next report.
 #[derive(Debug)]
 pub struct Member {
     gate: Gate,
@@ -98,6 +171,8 @@ pub struct Member {
     recalled: u64,
     flight: Option<Flight>,
     sent: Option<Micros>,
+    /// Longest that requests which were admitted before the ledger's present life may still hold their units.
+    past_us: u64,
     /// It says everything anew.
     syncing: bool,
     /// Credit must not be used from here on.
@@ -106,23 +181,42 @@ pub struct Member {
     lapsed: bool,
     /// Accounts to list, each with the first report that will say its present state.
     dirty: BTreeMap<Account, u64>,
+    /// What the ledger will count for this gate once it heard the reports written so far.
+    known: BTreeMap<Account, Units>,
     /// Something that the ledger waits for is to be said.
     urgent: bool,
     /// An ask began to wait that the ledger does not know of.
     news: bool,
     /// Lent units are missing.
     gap: bool,
+    /// Credit ran low and the ledger had none to give: asking again at once would be no use.
+    dry: bool,
     advice: Advice,
     pace_us: u64,
     /// Longest holds of this minute and of the one before.
     longest: (u64, u64),
     minute: Micros,
+    sums: Sums,
+    /// Units of the trickle's account that are held here.
+    trickle_lent: Units,
+    terms: Terms,
+    digest: u64,
+    /// The ledger has heard the terms in this epoch.
+    terms_known: bool,
+    /// Version of the pool's document that the owner obeys.
+    version: u64,
+    health: Health,
+    loss: Loss,
+    course: Course,
+    leaving: Leaving,
+    /// Leases granted up to the last call.
+    granted: u64,
     counts: MemberCounts,
 }
 
 impl Member {
-    /// A gate that holds nothing yet. `server` is the id of the ledger's server; `seed` drives nonces and the spread
-    /// of Retry-After.
+    /// A gate that holds nothing yet, and refuses when the ledger is not heard ([`Member::set_on_loss`]). `server` is the
+    /// id of the ledger's server; `seed` drives nonces and the spread of Retry-After.
     ///
     /// # Errors
     /// [`PolicyError`] if the policy breaks its invariant.
@@ -134,8 +228,13 @@ impl Member {
         (server, seed): (u64, u64),
         now: Micros,
     ) -> Result<Member, PolicyError> {
+        policy.check()?;
+        // It begins with rules of the same apis that admit nothing, so that nothing is admitted before it is lent.
+        let mut gate = Gate::new(Policy { pods: Vec::new(), ..policy.clone() }, seed, now)?;
+        gate.ledger.pods.share();
+        gate.ledger.rates.view = Some(PoolView { blind: true, ..PoolView::default() });
         let mut member = Member {
-            gate: Gate::new(local(policy), seed, now)?,
+            gate,
             id,
             timing,
             rules,
@@ -150,26 +249,41 @@ impl Member {
             recalled: 0,
             flight: None,
             sent: None,
+            past_us: 0,
             syncing: true,
             valid_until: now,
             lapsed: true,
             dirty: BTreeMap::new(),
+            known: BTreeMap::new(),
             urgent: true,
             news: false,
             gap: false,
+            dry: false,
             advice: Advice::default(),
             pace_us: timing.pace_us,
             longest: (timing.hold_max_us, timing.hold_max_us),
             minute: now,
+            sums: Sums::default(),
+            trickle_lent: 0,
+            terms: Terms::default(),
+            digest: 0,
+            terms_known: false,
+            version: 0,
+            health: Health::default(),
+            loss: Loss::new(now + timing.heartbeat_us()),
+            course: Course::default(),
+            leaving: Leaving::Stays,
+            granted: 0,
             counts: MemberCounts::default(),
         };
-        let pods = 0..policy.pods.len();
-        pods.for_each(|pod| member.gate.ledger.pods.lend(PodId(pod as u32), 0));
-        member.learn(policy, &vec![0; policy.apis.len()]);
+        // Rules are counted from the first that admit anything.
+        member.gate.version = 0;
+        member.set_pace(timing.pace_us);
+        member.configure(now, policy, &mut Vec::new())?;
         Ok(member)
     }
 
-    /// Takes new rules. Pods and apis keep their numbers; leases and waiters stay.
+    /// Takes new rules, and answers the new version. Pods and apis keep their numbers; leases and waiters stay.
     ///
     /// # Errors
     /// [`PolicyError`] if the policy breaks its invariant; then nothing was changed.
@@ -178,70 +292,121 @@ impl Member {
         now: Micros,
         policy: &Policy,
         out: &mut Vec<Output>,
-    ) -> Result<(), PolicyError> {
+    ) -> Result<u64, PolicyError> {
         policy.check()?;
-        let known = self.gate.ledger.pods.iter().count();
-        let allowances: Vec<Units> =
-            (0..self.kinds.len()).map(|api| self.allowance(ApiId(api as u32))).collect();
-        // A pod that this gate never heard of begins with nothing lent: its units must not be seen before.
-        let empty: Vec<_> =
-            policy.pods.iter().skip(known).map(|pod| (pod.name.clone(), pod.capacity)).collect();
-        let mut first = local(policy);
-        for pod in first.pods.iter_mut().filter(|pod| empty.iter().any(|(name, _)| *name == pod.name)) {
-            pod.capacity = 0;
-        }
-        self.gate.configure(now, first, out)?;
-        for index in known..self.gate.ledger.pods.iter().count() {
-            self.gate.ledger.pods.lend(PodId(index as u32), 0);
-        }
-        self.learn(policy, &allowances);
-        if !empty.is_empty() {
-            self.gate.configure(now, local(policy), out)?;
-            self.learn(policy, &allowances);
+        self.pass(now, out);
+        let version = self.gate.obey(now, &self.local(policy), Some(policy), out)?;
+        self.learn(policy);
+        self.cover_all();
+        self.stand(now, out);
+        self.see_health();
+        if self.loss.basis != Basis::Ledger {
+            self.allot_all();
         }
         self.dispatch(now, out);
-        Ok(())
+        Ok(version)
     }
 
-    fn learn(&mut self, policy: &Policy, allowances: &[Units]) {
+    /// The rules of the gate inside: limits of the whole pool and claims are the ledger's, and an api's `max` is what was
+    /// lent of it.
+    fn local(&self, policy: &Policy) -> Policy {
+        let mut local = policy.clone();
+        for api in &mut local.apis {
+            api.min = Amount::Units(0);
+            api.protected = false;
+            let known = self.gate.apis.iter().position(|known| known.rule.name == api.name);
+            let lent = known.map_or(0, |index| {
+                let used = self.gate.ledger.book.apis[index].used as Units;
+                let limited = self.kinds.get(index).is_some_and(|kind| kind.limited);
+                if limited { self.allowance(ApiId(index as u32)).max(used) } else { used }
+            });
+            api.max = api.max.map(|_| Amount::Units(lent));
+        }
+        local.admission.reserve = Amount::Units(0);
+        local.admission.trickle = None;
+        local.admission.claims = false;
+        if local.admission.placement == Placement::Auto {
+            local.admission.placement = Placement::Pack;
+        }
+        local
+    }
+
+    fn learn(&mut self, policy: &Policy) {
         let reserved = policy.admission.reserve != Amount::Units(0);
-        let kind = |api: &crate::policy::ApiPolicy| ApiKind {
-            special: api.min != Amount::Units(0) || (reserved && api.protected),
-            limited: api.max.is_some(),
-        };
-        self.kinds = policy.apis.iter().map(kind).collect();
+        let before = std::mem::take(&mut self.kinds);
+        self.kinds.resize(self.gate.apis.len(), ApiKind::default());
+        for api in &policy.apis {
+            let id = self.gate.api_id(&api.name).expect("the gate inside has just numbered it");
+            self.kinds[id.index()] = ApiKind {
+                special: api.min != Amount::Units(0) || (reserved && api.protected),
+                limited: api.max.is_some(),
+            };
+        }
+        for index in 0..self.kinds.len() {
+            if before.get(index).copied().unwrap_or_default().limited != self.kinds[index].limited {
+                self.note(Account::Api(ApiId(index as u32)));
+            }
+        }
         let waits = policy.apis.iter().map(|api| api.wait_us).filter(|wait| *wait > 0);
         self.wait_us = waits.min().unwrap_or(0);
-        for (index, kind) in self.kinds.iter().enumerate().filter(|(_, kind)| kind.limited) {
-            let used = self.gate.ledger.book.apis[index].used as Units;
-            let lent = allowances.get(index).copied().unwrap_or(0).max(used);
-            debug_assert!(kind.limited, "only those were kept");
-            self.gate.ledger.book.apis[index].max = Some(lent);
+        self.course.set_window(crate::estimate::window_us(policy));
+        let (terms, digest) = terms::of(policy, &self.gate);
+        if digest != self.digest {
+            self.terms_known = false;
+            self.urgent = true;
         }
+        (self.terms, self.digest) = (terms, digest);
     }
 
     /// Asks for a lease. One that does not wait is given the time of one exchange.
     pub fn ask(&mut self, now: Micros, ask: Ask, out: &mut Vec<Output>) -> Answer {
         self.pass(now, out);
-        let least = 2 * self.pace_us + 5_000;
-        let wait_us = ask.wait_us.unwrap_or(self.gate.apis[ask.api.index()].rule.wait_us);
-        let answer = self.gate.ask(now, Ask { wait_us: Some(wait_us.max(least)), ..ask }, out);
-        self.news |= matches!(answer, Answer::Waits(_));
+        let answer = self.gate.ask(now, ask, out);
+        self.heed(&answer);
         answer
+    }
+
+    /// Asks for a lease that is granted from what is lent at this moment, or refused.
+    pub fn try_ask(&mut self, now: Micros, ask: Ask, out: &mut Vec<Output>) -> Answer {
+        self.pass(now, out);
+        let least = std::mem::take(&mut self.gate.least_wait_us);
+        let answer = self.gate.ask(now, Ask { wait_us: Some(0), ..ask }, out);
+        self.gate.least_wait_us = least;
+        self.heed(&answer);
+        answer
+    }
+
+    fn heed(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Waits(_) => self.news = true,
+            Answer::Granted(granted) if self.gate.mode != Mode::Enforce => {
+                let api = self.gate.leases.get(granted.lease.0).map(|lease| lease.holding.api);
+                self.cover(granted.pod);
+                self.cover_api(api.expect("it was just granted"));
+            }
+            Answer::Granted(_) | Answer::Refused(_) => {}
+        }
     }
 
     /// A lease ended. False if it had ended before.
     pub fn release(&mut self, now: Micros, lease: LeaseId, out: &mut Vec<Output>) -> bool {
         self.pass(now, out);
-        self.free(now, lease);
+        self.free(now, lease, true);
         self.gate.release(now, lease, out)
     }
 
     /// A lease that was never used comes back. False if it had ended before.
     pub fn unused(&mut self, now: Micros, lease: LeaseId, out: &mut Vec<Output>) -> bool {
         self.pass(now, out);
-        self.free(now, lease);
+        self.free(now, lease, false);
         self.gate.unused(now, lease, out)
+    }
+
+    /// The pod never ended the request and its time is over, as [`Gate::write_off`].
+    pub fn write_off(&mut self, now: Micros, lease: LeaseId, out: &mut Vec<Output>) -> bool {
+        self.pass(now, out);
+        self.free(now, lease, true);
+        self.gate.write_off(now, lease, out)
     }
 
     /// A request that its pod did not run goes through admission again, as [`Gate::retry`].
@@ -253,9 +418,9 @@ impl Member {
         out: &mut Vec<Output>,
     ) -> Option<Answer> {
         self.pass(now, out);
-        self.free(now, lease);
+        self.free(now, lease, ending == Ending::Completed);
         let answer = self.gate.retry(now, lease, ending, out);
-        self.news |= matches!(answer, Some(Answer::Waits(_)));
+        answer.iter().for_each(|answer| self.heed(answer));
         answer
     }
 
@@ -278,122 +443,81 @@ impl Member {
         self.urgent = true;
     }
 
-    /// A report to send now, if there is one.
-    pub fn poll(&mut self, now: Micros, out: &mut Vec<Output>) -> Option<Report> {
+    /// Goes for good: credit goes back, and when nothing runs or waits any more the next report says that this gate
+    /// leaves. The owner asks for nothing new from here on; it is over when [`Member::has_left`].
+    pub fn leave(&mut self, now: Micros, out: &mut Vec<Output>) {
         self.pass(now, out);
-        if now < self.due() {
-            return None;
+        if self.leaving == Leaving::Stays {
+            self.leaving = Leaving::WhenEmpty;
+            self.urgent = true;
         }
-        self.counts.retries += u64::from(self.flight.is_some());
-        let low = self.idle() * 4 < u64::from(self.advice.target);
-        if !self.gate.ledger.line.is_empty() {
-            self.counts.for_waiters += 1;
-        } else if low {
-            self.counts.for_credit += 1;
-        } else if self.wants_exchange() {
-            self.counts.for_others += 1;
+    }
+
+    /// As [`Member::leave`], but the next report says it in any case: the ledger keeps what leases still hold until
+    /// they have surely ended.
+    pub fn leave_at_once(&mut self, now: Micros, out: &mut Vec<Output>) {
+        self.leave(now, out);
+        if self.leaving == Leaving::WhenEmpty {
+            self.leaving = Leaving::Now;
         }
-        self.give_back();
-        Some(self.write(now))
     }
 
-    /// When [`Member::poll`] or [`Member::advance`] has something to do, if nothing else happens before.
+    /// Whether the ledger has heard that this gate leaves. It says nothing more.
     #[must_use]
-    pub fn next_wake(&self) -> Micros {
-        let wake = self.gate.next_wake().unwrap_or(Micros::NEVER).min(self.due());
-        if self.lapsed { wake } else { wake.min(self.valid_until) }
+    pub fn has_left(&self) -> bool {
+        self.leaving == Leaving::Left
     }
 
-    /// When the next report is to be sent.
-    fn due(&self) -> Micros {
-        if let Some(flight) = self.flight {
-            return flight.sent + self.timing.timeout_us;
-        }
-        let Some(sent) = self.sent else { return Micros(0) };
-        let pace_us = self.pace_us;
-        // Who was served meanwhile needs no exchange.
-        let waits = !self.gate.ledger.line.is_empty();
-        if self.urgent || (self.news && waits) || self.gap || self.syncing || self.wants_exchange() {
-            return sent + pace_us;
-        }
-        let heartbeat = sent + self.timing.heartbeat_us();
-        if !waits {
-            return heartbeat;
-        }
-        heartbeat.min(sent + pace_us.max(self.wait_us / 10))
-    }
-
-    /// The gate inside, to look at.
-    #[must_use]
-    pub fn gate(&self) -> &Gate {
-        &self.gate
-    }
-
-    /// Who it is.
-    #[must_use]
-    pub fn id(&self) -> GateId {
-        self.id
-    }
-
-    /// Work done so far.
-    #[must_use]
-    pub fn counts(&self) -> MemberCounts {
-        self.counts
-    }
-
-    /// Whether credit may be used at `now`.
-    #[must_use]
-    pub fn is_valid(&self, now: Micros) -> bool {
-        !self.rules.validity || now < self.valid_until
-    }
-
-    /// Units of a pod that it may use, its leases among them.
-    #[must_use]
-    pub fn lent(&self, pod: PodId) -> Units {
-        self.gate.ledger.pods.lent(pod)
-    }
-
-    /// Checks the books of the gate inside, and that leases use no more than was lent.
-    ///
-    /// # Errors
-    /// What differs, in words. It never should; the tests ask after each step.
-    pub fn audit(&self) -> Result<(), String> {
-        self.gate.audit()?;
-        for (id, pod) in self.gate.ledger.pods.iter() {
-            if pod.used > self.lent(id) {
-                return Err(format!("pod {}: {} units used, {} lent", id.0, pod.used, self.lent(id)));
-            }
-        }
-        Ok(())
-    }
-
-    /// Credit ends when no exchange was acknowledged in time. Said before anything else is done at `now`.
+    /// Time passed. Said before anything else is done at `now`.
     fn pass(&mut self, now: Micros, out: &mut Vec<Output>) {
+        self.counts.emergency += self.granted_by_itself();
+        self.granted = self.gate.granted;
         if !self.lapsed && !self.is_valid(now) {
             self.lapsed = true;
             self.counts.lapses += 1;
-            self.drop_credit();
+            if self.loss.basis == Basis::Ledger {
+                self.drop_credit();
+            }
+            self.loss.from = now;
+            self.look();
         }
+        self.stand(now, out);
         if now >= self.minute + HOLDS_US {
             self.minute = now;
             let running = self.gate.leases.iter().map(|(_, lease)| now.since(lease.request.arrival)).max();
             self.longest = (running.unwrap_or(0), self.longest.0);
         }
         // Deadlines that passed meanwhile see the credit as it is now.
-        if self.gate.next_wake().is_some_and(|wake| wake <= now) {
+        let due = self.gate.next_wake().unwrap_or(Micros::NEVER).min(self.gate.ledger.pods.owed_at());
+        if due <= now {
             self.gate.advance(now, out);
+            self.note_returned();
         }
     }
 
+    /// Leases granted without the ledger since the last call.
+    fn granted_by_itself(&self) -> u64 {
+        if self.loss.basis == Basis::Emergency { self.gate.granted - self.granted } else { 0 }
+    }
+
     /// A lease is about to end: what it frees stays here, or is kept for the ledger.
-    fn free(&mut self, now: Micros, lease: LeaseId) {
+    fn free(&mut self, now: Micros, lease: LeaseId, ran: bool) {
         let Some(lease) = self.gate.leases.get(lease.0) else { return };
-        let Holding { pod, api, weight, .. } = lease.holding;
+        let Holding { pod, api, weight, entry, .. } = lease.holding;
         self.longest.0 = self.longest.0.max(now.since(lease.request.arrival));
-        if self.goes_back(pod, api, weight) {
-            let lent = self.lent(pod);
-            self.gate.ledger.pods.lend(pod, lent - weight.min(lent));
-            self.said(Account::Pod(pod));
+        if ran {
+            self.sums.done += u64::from(weight);
+        }
+        if self.loss.basis != Basis::Ledger {
+            self.free_by_itself(pod, api, weight, ran);
+            return;
+        }
+        let trickled = entry == Entry::Trickle;
+        if trickled && !ran {
+            self.sums.unspent += u64::from(weight);
+        }
+        if trickled || self.goes_back(pod, api, weight) {
+            self.end_loan(pod, weight, ran);
             self.urgent = true;
         }
         let account = Account::Api(api);
@@ -407,23 +531,4 @@ impl Member {
     fn longest_hold_us(&self) -> u64 {
         self.longest.0.max(self.longest.1).min(self.timing.hold_max_us)
     }
-}
-
-/// The rules of the gate inside: limits of the whole pool and claims are the ledger's, and it alone knows how
-/// fast the whole queue moves.
-fn local(policy: &Policy) -> Policy {
-    let mut local = policy.clone();
-    for api in &mut local.apis {
-        api.min = Amount::Units(0);
-        api.protected = false;
-    }
-    local.admission.capacity = None;
-    local.admission.reserve = Amount::Units(0);
-    local.admission.trickle = None;
-    local.admission.claims = false;
-    if local.admission.placement == Placement::Auto {
-        local.admission.placement = Placement::Pack;
-    }
-    local.admission.early = false;
-    local
 }

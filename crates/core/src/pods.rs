@@ -29,14 +29,16 @@ pub(crate) struct Pod {
     /// Freed units that wait for `settle`, oldest first.
     settling: VecDeque<(Micros, Units)>,
     settling_units: Units,
-    /// Units of it that this gate may use; more than its capacity where the ledger is this gate's alone.
-    lent: Units,
+    /// Units of it that a gate of many may use; `None` where all of it is this gate's.
+    lent: Option<Units>,
+    /// Settling units that are no longer this gate's: they leave `lent` once they have settled.
+    owed: Units,
     /// Times its own lock refused what was handed to it.
     pub(crate) refusals: u64,
 }
 
 impl Pod {
-    fn new(rule: PodPolicy) -> Pod {
+    fn new(rule: PodPolicy, shared: bool) -> Pod {
         Pod {
             rule,
             ready: true,
@@ -48,7 +50,8 @@ impl Pod {
             withheld_until: Micros::NEVER,
             settling: VecDeque::new(),
             settling_units: 0,
-            lent: Units::MAX,
+            lent: shared.then_some(0),
+            owed: 0,
             refusals: 0,
         }
     }
@@ -68,14 +71,20 @@ impl Pod {
         }
         let taken = self.used.saturating_add(self.outside);
         let taken = taken.saturating_add(self.withheld).saturating_add(self.settling_units);
-        ceiling.min(self.lent).saturating_sub(taken)
+        ceiling.min(self.lent.unwrap_or(Units::MAX)).saturating_sub(taken)
+    }
+
+    /// Most units for ordinary asks. What was lent may include trickle leases, which `burst` bears.
+    fn ceiling(&self) -> Units {
+        let burst = if self.lent.is_some() { self.rule.burst } else { 0 };
+        self.rule.capacity.saturating_add(burst)
     }
 }
 
 /// The table of pods.
 ///
-/// **Invariant:** `open[p]` is the usable units of pod p: capacity less used, outside, withheld and
-/// settling units, and 0 while the pod takes nothing.
+/// **Invariant:** `open[p]` is the usable units of pod p: capacity (in a gate of many what was lent, if that is less)
+/// less used, outside, withheld and settling units, and 0 while the pod takes nothing.
 #[derive(Debug)]
 pub(crate) struct Pods {
     pods: Vec<Pod>,
@@ -87,11 +96,26 @@ pub(crate) struct Pods {
     turn: usize,
     /// Earliest settling, withheld or outside expiry.
     next_event: Micros,
+    /// Only what is lent may be used.
+    shared: bool,
+    /// Sum of what is owed.
+    owed_units: u64,
+    /// Pods whose owed units left `lent` since the last [`Pods::take_returned`].
+    returned: Vec<PodId>,
 }
 
 impl Pods {
     pub(crate) fn new() -> Pods {
-        Pods { pods: Vec::new(), open: Vec::new(), open_units: 0, turn: 0, next_event: Micros::NEVER }
+        Pods {
+            pods: Vec::new(),
+            open: Vec::new(),
+            open_units: 0,
+            turn: 0,
+            next_event: Micros::NEVER,
+            shared: false,
+            owed_units: 0,
+            returned: Vec::new(),
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PodId, &Pod)> {
@@ -142,24 +166,59 @@ impl Pods {
                     pod.rule = rule.clone();
                     pod.gone = false;
                 }
-                None => self.pods.push(Pod::new(rule.clone())),
+                None => self.pods.push(Pod::new(rule.clone(), self.shared)),
             }
         }
         self.open.resize(self.pods.len(), 0);
         (0..self.pods.len()).for_each(|index| self.refresh(index));
     }
 
-    /// Units of a pod that this gate may use.
-    pub(crate) fn lent(&self, id: PodId) -> Units {
-        self.get(id).map_or(0, |pod| pod.lent)
+    /// From now on only what is lent may be used, which is nothing yet.
+    pub(crate) fn share(&mut self) {
+        self.shared = true;
+        (0..self.pods.len()).for_each(|index| self.lend(PodId(index as u32), 0));
     }
 
-    /// This gate may use so many units of a pod, its leases among them.
+    /// Units of a pod that a gate of many may use.
+    pub(crate) fn lent(&self, id: PodId) -> Units {
+        self.get(id).map_or(0, |pod| pod.lent.unwrap_or(pod.rule.capacity))
+    }
+
+    /// A gate of many may use so many units of a pod, its leases among them.
     pub(crate) fn lend(&mut self, id: PodId, units: Units) {
         if let Some(pod) = self.pods.get_mut(id.index()) {
-            pod.lent = units;
+            pod.lent = Some(units);
             self.refresh(id.index());
         }
+    }
+
+    /// Units of a pod that leases hold or that settle after them.
+    pub(crate) fn busy(&self, id: PodId) -> Units {
+        self.get(id).map_or(0, |pod| pod.used.saturating_add(pod.settling_units))
+    }
+
+    /// Units that settle, or are about to, and that are somebody else's afterwards.
+    pub(crate) fn owe(&mut self, id: PodId, units: Units) {
+        let pod = &mut self.pods[id.index()];
+        pod.owed += units;
+        self.owed_units += u64::from(units);
+    }
+
+    /// All that settles now is owed.
+    pub(crate) fn owe_settling(&mut self, id: PodId) {
+        let pod = &self.pods[id.index()];
+        let more = pod.settling_units.saturating_sub(pod.owed);
+        self.owe(id, more);
+    }
+
+    /// When the next settling units may be back, if some are owed.
+    pub(crate) fn owed_at(&self) -> Micros {
+        if self.owed_units > 0 { self.next_event } else { Micros::NEVER }
+    }
+
+    /// Pods of which owed units were given up, to be told.
+    pub(crate) fn take_returned(&mut self) -> Vec<PodId> {
+        std::mem::take(&mut self.returned)
     }
 
     pub(crate) fn take(&mut self, id: PodId, weight: Units) {
@@ -230,6 +289,13 @@ impl Pods {
             while pod.settling.front().is_some_and(|(due, _)| *due <= now) {
                 let (_, weight) = pod.settling.pop_front().expect("front was just seen");
                 pod.settling_units -= weight;
+                let back = pod.owed.min(weight);
+                if back > 0 {
+                    pod.owed -= back;
+                    self.owed_units -= u64::from(back);
+                    pod.lent = pod.lent.map(|lent| lent.saturating_sub(back));
+                    self.returned.push(PodId(index as u32));
+                }
             }
             if pod.withheld > 0 && pod.withheld_until <= now {
                 pod.withheld = 0;
@@ -255,7 +321,7 @@ impl Pods {
 
     fn refresh(&mut self, index: usize) {
         let pod = &self.pods[index];
-        let open = pod.usable(pod.rule.capacity);
+        let open = pod.usable(pod.ceiling());
         self.open_units = self.open_units - u64::from(self.open[index]) + u64::from(open);
         self.open[index] = open;
     }
@@ -379,7 +445,10 @@ impl Pods {
             if settling != pod.settling_units {
                 return Err(format!("pod {}: settling {} is kept as {}", id.0, settling, pod.settling_units));
             }
-            if self.open(id) != pod.usable(pod.rule.capacity) {
+            if pod.owed > settling {
+                return Err(format!("pod {}: {} of {settling} settling units are owed", id.0, pod.owed));
+            }
+            if self.open(id) != pod.usable(pod.ceiling()) {
                 return Err(format!("pod {}: open units are stale", id.0));
             }
         }

@@ -92,6 +92,19 @@ impl Ranker {
         self.finish.get(&key).copied().unwrap_or(0).max(self.lag_floor())
     }
 
+    /// Largest start tag served so far; 0 but under `fair`.
+    pub(crate) fn virtual_time(&self) -> u64 {
+        self.virtual_time
+    }
+
+    /// Elsewhere an ask was served with the start tag `virtual_time`: who waits here was not served meanwhile, and
+    /// who did not wait gains nothing by it.
+    pub(crate) fn raise(&mut self, virtual_time: u64) {
+        if self.order == Order::Fair {
+            self.virtual_time = self.virtual_time.max(virtual_time);
+        }
+    }
+
     fn lag_floor(&self) -> u64 {
         self.virtual_time.saturating_sub(LAG_MAX * u64::from(self.heaviest) * TAG)
     }

@@ -46,8 +46,7 @@ impl Gate {
         let Reply::Waits(ticket) = reply else { unreachable!("`Wait` answers a ticket") };
         self.deadlines.insert((deadline, ticket));
         self.hand_over(now, out);
-        let otherwise =
-            if request.wait_us > 0 && deadline <= now { Reason::WaitExceeded } else { Reason::NoRoom };
+        let otherwise = if deadline <= now { self.reason_at_end(request.wait_us) } else { Reason::NoRoom };
         if deadline <= now || !self.pin_can_hold(&request) {
             // Does nothing if it was just served.
             self.evict(now, ticket, |by, request| reason_of(by, request, otherwise), out);

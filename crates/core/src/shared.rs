@@ -6,6 +6,8 @@
 //! numbered [`Lent`]s that are applied in order. So a message that is lost, doubled or late changes nothing:
 //! what matters is said again.
 
+use std::fmt;
+
 use crate::ids::{ApiId, PodId, Ticket};
 use crate::policy::Units;
 
@@ -22,6 +24,17 @@ pub enum Account {
     Pod(PodId),
     /// What the trickle's leases hold together.
     Trickle,
+}
+
+/// As the ledger's own records name it; the order of these names is the order of accounts.
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Account::Api(api) => write!(f, "a:{:04}", api.0),
+            Account::Pod(pod) => write!(f, "p:{:04}", pod.0),
+            Account::Trickle => f.write_str("t"),
+        }
+    }
 }
 
 /// What one gate's configuration allows, in units. Where gates differ the ledger obeys the stricter of each figure.
@@ -114,8 +127,8 @@ pub struct Report {
     pub recalled: u64,
     /// Longest that a request of this gate may still hold its units, microseconds.
     pub hold_us: u64,
-    /// The same of requests that were admitted before the ledger's state was lost; 0 from a gate that never had a
-    /// lease.
+    /// The same of requests that were admitted before this life of the ledger's state began, as far as this gate can
+    /// tell: 0 if it knew no life before.
     pub past_us: u64,
     /// This gate's time to live, microseconds. The ledger obeys the longest it heard.
     pub ttl_us: u64,

@@ -90,6 +90,8 @@ impl Gate {
         for (_, waiter) in line.iter() {
             waiting[waiter.request.api.index()] += 1;
         }
+        // What one gate of many was lent is no limit of the pool's.
+        let rules = self.whole.as_ref().unwrap_or(book);
         let claim = self.ledger.claim().and_then(|(ticket, pod)| Some((line.get(ticket)?.request.api, pod)));
         let pods = pods.iter().filter(|(_, pod)| !pod.gone || pod.used > 0).map(|(id, pod)| PodSnapshot {
             id,
@@ -109,19 +111,19 @@ impl Gate {
                 weight: api.rule.weight,
                 in_use: book.apis[index].used,
                 waiting: waiting[index],
-                min: book.apis[index].min,
-                max: book.apis[index].max,
+                min: rules.apis[index].min,
+                max: rules.apis[index].max,
                 counts: api.counts,
             });
         Snapshot {
             version: self.version,
-            capacity: book.capacity,
+            capacity: rules.capacity,
             in_use: book.pooled + book.trickled,
             waiting: line.len() as u64,
             waiting_units: line.units(),
             mode: self.mode,
-            reserve: book.reserve,
-            share: book.share,
+            reserve: rules.reserve,
+            share: rules.share,
             trickled: book.trickled,
             claim,
             pods: pods.collect(),

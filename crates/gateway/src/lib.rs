@@ -31,6 +31,6 @@ mod tunnel;
 mod upload;
 mod upstream;
 
-pub use admin::{Admin, Control, PatchAnswer};
+pub use admin::{Admin, Control, ControlError, PatchAnswer, Registration};
 pub use live::Live;
 pub use server::{DrainReport, Gateway};

@@ -7,7 +7,7 @@
 //! - [`load`]: who arrives when, and how long each request holds its units.
 //! - [`world`]: the core in virtual time. Start at [`simulate`].
 //! - [`models`]: each pod alone, and pooled best fit with and without waiting.
-//! - [`kaufman_roberts`]: what one big pod refuses, exactly.
+//! - [`kaufman_roberts`]: what one big pod refuses, exactly; [`erlang`]: the same for one weight, and the wait.
 //! - [`pool_world`]: many gates and one ledger, with a [`network`] and [`faults`] between them.
 //! - [`report`]: what came out.
 //!
@@ -22,6 +22,7 @@
 //! assert!(report.share_refused() < 0.01);
 //! ```
 
+pub mod erlang;
 pub mod faults;
 pub mod kaufman_roberts;
 pub mod load;

@@ -1,5 +1,7 @@
 //! Who arrives when, and how long each request holds its units.
 
+use std::sync::Arc;
+
 use fastrand::Rng;
 use sluicegate_core::policy::{Policy, Units};
 
@@ -75,11 +77,13 @@ pub struct ApiLoad {
     pub service: Service,
 }
 
-/// Traffic of a pool: independent Poisson streams.
+/// Traffic of a pool: independent Poisson streams, or arrivals that were recorded.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Load {
     /// The streams.
     pub apis: Vec<ApiLoad>,
+    /// Arrivals in order of time that stand in for the streams, whatever the seed.
+    pub recorded: Option<Arc<[Arrival]>>,
 }
 
 impl Load {
@@ -99,7 +103,14 @@ impl Load {
         let erlangs = load * capacity as f64 / weights.max(1) as f64;
         let per_s = erlangs * SECOND / mean_us as f64;
         let service = Service::Exponential(mean_us);
-        Load { apis: apis.into_iter().map(|(api, weight)| ApiLoad { api, weight, per_s, service }).collect() }
+        let streams = apis.into_iter().map(|(api, weight)| ApiLoad { api, weight, per_s, service });
+        Load { apis: streams.collect(), recorded: None }
+    }
+
+    /// Exactly these arrivals, which are in order of time.
+    #[must_use]
+    pub fn of_recorded(recorded: Arc<[Arrival]>) -> Load {
+        Load { apis: Vec::new(), recorded: Some(recorded) }
     }
 
     /// The same streams with other service times of the same mean load: rates follow the new mean.
@@ -112,15 +123,23 @@ impl Load {
         self
     }
 
-    /// The endless arrivals of this load. The same seed gives the same arrivals.
+    /// The arrivals of this load: endless, or those recorded. The same seed gives the same arrivals.
     #[must_use]
     pub fn arrivals(&self, seed: u64) -> Arrivals {
         let total = self.apis.iter().map(|api| api.per_s).sum();
-        Arrivals { apis: self.apis.clone(), total, at_us: 0.0, random: Rng::with_seed(seed) }
+        let recorded = self.recorded.clone();
+        Arrivals {
+            apis: self.apis.clone(),
+            total,
+            at_us: 0.0,
+            random: Rng::with_seed(seed),
+            recorded,
+            next: 0,
+        }
     }
 }
 
-/// Arrivals in order of time. Endless, unless the load is empty.
+/// Arrivals in order of time. Endless, unless the load is empty or recorded.
 #[derive(Clone, Debug)]
 pub struct Arrivals {
     apis: Vec<ApiLoad>,
@@ -129,12 +148,19 @@ pub struct Arrivals {
     /// Kept as a fraction: rounding each gap would change the rate.
     at_us: f64,
     random: Rng,
+    recorded: Option<Arc<[Arrival]>>,
+    /// Index of the next one recorded.
+    next: usize,
 }
 
 impl Iterator for Arrivals {
     type Item = Arrival;
 
     fn next(&mut self) -> Option<Arrival> {
+        if let Some(recorded) = &self.recorded {
+            self.next += 1;
+            return recorded.get(self.next - 1).copied();
+        }
         if self.total <= 0.0 {
             return None;
         }
@@ -189,5 +215,13 @@ mod tests {
         assert!((units / (span * 200.0) / 0.9 - 1.0).abs() < 0.02, "{}", units / (span * 200.0));
         assert!(load.arrivals(3).take(1000).eq(arrivals.into_iter().take(1000)));
         assert!(load.arrivals(4).next() != load.arrivals(3).next());
+    }
+
+    #[test]
+    fn recorded_arrivals_come_as_they_were() {
+        let arrivals: Vec<Arrival> =
+            (0..3).map(|at_us| Arrival { at_us, api: 0, weight: 1, hold_us: 5 }).collect();
+        let load = Load::of_recorded(arrivals.clone().into());
+        assert_eq!(load.arrivals(7).collect::<Vec<_>>(), arrivals);
     }
 }

@@ -123,7 +123,7 @@ impl PoolWorld {
     /// # Errors
     /// [`PolicyError`] if the policy breaks its invariant.
     pub fn new(setup: &Setup) -> Result<PoolWorld, PolicyError> {
-        let mut keeper = Keeper::new(&setup.policy, setup.timing, setup.rules)?;
+        let mut keeper = Keeper::new(setup.rules);
         keeper.found(1, 1);
         let weights = setup.policy.apis.iter().map(|api| (api.weight, Some(0)));
         let mut world = PoolWorld {
@@ -495,8 +495,7 @@ impl PoolWorld {
 
     fn forget(&mut self) {
         self.before = self.spent();
-        let Setup { policy, timing, rules, .. } = &self.setup;
-        self.keeper = Keeper::new(policy, *timing, *rules).expect("the policy was checked at the start");
+        self.keeper = Keeper::new(self.setup.rules);
         self.earlier = self.keeper.clone();
     }
 

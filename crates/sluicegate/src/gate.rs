@@ -1,109 +1,86 @@
-//! The async shell: one core gate behind one lock, stepped by its callers.
+//! The async shell: one core behind one lock, stepped by its callers.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use sluicegate_core::exchange::{Ending, Place};
-use sluicegate_core::gate::{Answer, Ask as CoreAsk, Gate as Core, Granted, Output};
+use sluicegate_core::exchange::Ending;
+use sluicegate_core::gate::{Answer, Gate as Core, Granted, Output};
 use sluicegate_core::ids::{ApiId, LeaseId, PodId, Ticket};
 use sluicegate_core::policy::{Policy, PolicyError};
 use sluicegate_core::refusal::Refusal;
 use sluicegate_core::snapshot::Snapshot;
 use sluicegate_core::time::Micros;
 
+use crate::acquire::{Acquire, Ask};
 use crate::clock::Clock;
+use crate::engine::Engine;
 use crate::lease::Lease;
+use crate::shared::Post;
 
-/// A request for a lease, to be given to [`Gate::acquire`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ask(CoreAsk);
-
-impl Ask {
-    /// An ask of `api` with everything as its rules say.
-    #[must_use]
-    pub fn new(api: ApiId) -> Ask {
-        Ask(CoreAsk::new(api))
-    }
-
-    /// Units, in place of the api's weight. 0 counts as 1.
-    #[must_use]
-    pub fn weight(mut self, units: u32) -> Ask {
-        self.0.weight = Some(units);
-        self
-    }
-
-    /// Longest wait, in place of the api's. Zero refuses at once.
-    #[must_use]
-    pub fn wait(mut self, wait: Duration) -> Ask {
-        self.0.wait_us = Some(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
-        self
-    }
-
-    /// On this pod only: for a backend that asks for itself.
-    #[must_use]
-    pub fn pin(mut self, pod: PodId) -> Ask {
-        self.0.place = Place::Pin(pod);
-        self
-    }
-
-    /// On this pod if it fits there now, else on any: for a sidecar.
-    #[must_use]
-    pub fn prefer(mut self, pod: PodId) -> Ask {
-        self.0.place = Place::Prefer(pod);
-        self
-    }
-
-    /// Whom `order: fair` shares between, in place of the api: a hash of the caller, say.
-    #[must_use]
-    pub fn key(mut self, key: u64) -> Ask {
-        self.0.key = Some(key);
-        self
-    }
-}
+/// While the ledger does not answer and asks wait, the end of credit is looked for so often.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Admission for one process. Cheap to clone; all clones are the same gate.
 #[derive(Clone)]
 pub struct Gate {
-    handle: Arc<Handle>,
+    pub(crate) handle: Arc<Handle>,
 }
 
-/// Ends the alarm thread when the last gate, lease and waiting ask are gone.
+/// Ends the threads when the last gate, lease and waiting ask are gone.
 pub(crate) struct Handle {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
-    clock: Clock,
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
     state: Mutex<State>,
     /// Wakes the alarm thread when an earlier deadline came up, or to end it.
     alarm: Condvar,
+    /// What belongs to a ledger that many gates share; `None` over the embedded one.
+    pub(crate) post: Option<Post>,
 }
 
-struct State {
-    core: Core,
+pub(crate) struct State {
+    pub(crate) core: Engine,
     /// Those who wait, and those whose answer they have not seen yet.
-    waiters: HashMap<Ticket, Seat>,
+    pub(crate) waiters: HashMap<Ticket, Seat>,
     /// Kept so that a call allocates nothing. Empty between calls.
-    out: Vec<Output>,
+    pub(crate) out: Vec<Output>,
     /// When the alarm thread will wake by itself.
     armed: Micros,
+    /// When the link thread will; 0 while it is at work, and where there is none.
+    pub(crate) link_armed: Micros,
     alarm_runs: bool,
-    closed: bool,
+    /// The ledger does not answer: the end of credit is looked for by the alarm thread, which nothing else wakes.
+    pub(crate) cut_off: bool,
+    pub(crate) closed: bool,
 }
 
-enum Seat {
+pub(crate) enum Seat {
     Waits(Option<Waker>),
     Answered(Result<Granted, Refusal>),
 }
 
 impl State {
+    fn new(core: Engine) -> State {
+        State {
+            // Until its first answer.
+            cut_off: matches!(core, Engine::Shared(_)),
+            core,
+            waiters: HashMap::new(),
+            out: Vec::new(),
+            armed: Micros::NEVER,
+            link_armed: Micros(0),
+            alarm_runs: false,
+            closed: false,
+        }
+    }
+
     /// Seats the core's outputs and takes the wakers, to be woken once the lock is open.
-    fn settle(&mut self) -> Vec<Waker> {
+    pub(crate) fn settle(&mut self) -> Vec<Waker> {
         let mut wakers = Vec::new();
         for output in self.out.drain(..) {
             let (ticket, answer) = match output {
@@ -116,48 +93,29 @@ impl State {
         }
         wakers
     }
+
+    /// Whether a thread has to be woken earlier than it will by itself.
+    #[inline]
+    fn is_late(&self) -> bool {
+        let link = match &self.core {
+            Engine::Own(_) => false,
+            Engine::Shared(member) => member.next_wake() < self.link_armed,
+        };
+        link || self.core.next_wake() < self.armed
+    }
 }
 
 impl Handle {
     /// One step of the core, with all that follows from it.
     #[inline]
-    fn step<T>(&self, step: impl FnOnce(&mut Core, Micros, &mut Vec<Output>) -> T) -> T {
-        let now = self.shared.clock.now();
-        let mut state = self.shared.lock();
+    pub(crate) fn step<T>(&self, step: impl FnOnce(&mut Engine, Micros, &mut Vec<Output>) -> T) -> T {
+        let (mut state, now) = self.shared.enter();
         let State { core, out, .. } = &mut *state;
         let answer = step(core, now, out);
-        if !state.out.is_empty() {
-            self.finish(state);
-        } else if state.core.next_wake().is_some_and(|due| due < state.armed) {
-            self.arm(&mut state);
+        if !state.out.is_empty() || state.is_late() {
+            self.shared.finish(state);
         }
         answer
-    }
-
-    fn finish(&self, mut state: MutexGuard<'_, State>) {
-        let wakers = state.settle();
-        self.arm(&mut state);
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    /// Sees to it that the alarm thread wakes in time.
-    fn arm(&self, state: &mut State) {
-        let Some(due) = state.core.next_wake() else { return };
-        if due >= state.armed {
-            return;
-        }
-        state.armed = due;
-        if state.alarm_runs {
-            self.shared.alarm.notify_one();
-            return;
-        }
-        state.alarm_runs = true;
-        let shared = Arc::clone(&self.shared);
-        std::thread::Builder::new()
-            .name("sluicegate-alarm".to_owned())
-            .spawn(move || shared.keep_time())
-            .expect("a thread for the deadlines of those who wait can be started");
     }
 
     #[inline]
@@ -169,23 +127,14 @@ impl Handle {
         self.step(|core, now, out| core.write_off(now, lease, out));
     }
 
-    /// The request of `lease` did not run; it goes through admission again.
-    pub(crate) fn retry(self: Arc<Handle>, lease: LeaseId, api: ApiId, ending: Ending) -> Acquire {
-        let answer = self.begin(None, |core, now, out| {
-            core.retry(now, lease, ending, out).expect("a live lease was alive")
-        });
-        Acquire { stage: Stage::of(answer), handle: self, api }
-    }
-
     /// A step that answers an ask; a waiting one is seated before its grant can be.
     #[inline]
-    fn begin(
+    pub(crate) fn begin(
         &self,
         waker: Option<&Waker>,
-        step: impl FnOnce(&mut Core, Micros, &mut Vec<Output>) -> Answer,
+        step: impl FnOnce(&mut Engine, Micros, &mut Vec<Output>) -> Answer,
     ) -> Answer {
-        let now = self.shared.clock.now();
-        let mut state = self.shared.lock();
+        let (mut state, now) = self.shared.enter();
         let State { core, out, .. } = &mut *state;
         let answer = step(core, now, out);
         if let Answer::Waits(ticket) = answer {
@@ -193,8 +142,25 @@ impl Handle {
         } else if state.out.is_empty() {
             return answer;
         }
-        self.finish(state);
+        self.shared.finish(state);
         answer
+    }
+
+    /// A lease that was granted a while ago and is handed over now. Credit of a shared ledger may have ended
+    /// since (a process that was stopped, a machine that slept): its units may be another gate's by now, and
+    /// the request asks again with its old rank. `None`: it is good.
+    #[inline]
+    pub(crate) fn renew(&self, lease: LeaseId, waker: &Waker) -> Option<Answer> {
+        self.shared.post.as_ref()?;
+        let (state, now) = self.shared.enter();
+        let good = state.core.is_valid(now);
+        drop(state);
+        if good {
+            return None;
+        }
+        Some(self.begin(Some(waker), |core, now, out| {
+            core.retry(now, lease, Ending::NeverStarted, out).expect("a lease not handed over is alive")
+        }))
     }
 }
 
@@ -202,39 +168,102 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.shared.alarm.notify_one();
+        if let Some(post) = &self.shared.post {
+            post.wake_all();
+        }
     }
 }
 
 impl Shared {
+    pub(crate) fn new(core: Engine, clock: Clock, post: Option<Post>) -> Shared {
+        Shared { clock, state: Mutex::new(State::new(core)), alarm: Condvar::new(), post }
+    }
+
     #[inline]
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // The core does not panic half-way through a change; a panic elsewhere must not end admission.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The alarm thread: lets the core's time pass when nobody else does.
-    fn keep_time(&self) {
-        let mut state = self.lock();
-        while !state.closed {
+    /// The state and the time. A gate alone reads the clock before it waits for the lock, which keeps the lock
+    /// short; what a shared ledger lent is only good at a time read while it is handed over.
+    #[inline]
+    pub(crate) fn enter(&self) -> (MutexGuard<'_, State>, Micros) {
+        if self.post.is_none() {
             let now = self.clock.now();
-            if now >= state.armed {
+            return (self.lock(), now);
+        }
+        let state = self.lock();
+        let now = self.clock.now();
+        (state, now)
+    }
+
+    /// After a step: answers are seated, threads that must act earlier are woken, and, with the lock open, so are
+    /// those who waited.
+    pub(crate) fn finish(self: &Arc<Shared>, mut state: MutexGuard<'_, State>) {
+        let wakers = state.settle();
+        self.arm(&mut state);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Sees to it that the threads wake in time.
+    fn arm(self: &Arc<Shared>, state: &mut State) {
+        if let (Engine::Shared(member), Some(post)) = (&state.core, &self.post)
+            && member.next_wake() < state.link_armed
+        {
+            state.link_armed = Micros(0);
+            post.bell.notify_one();
+        }
+        let due = state.core.next_wake();
+        if due >= state.armed {
+            return;
+        }
+        state.armed = due;
+        if state.alarm_runs {
+            self.alarm.notify_one();
+            return;
+        }
+        state.alarm_runs = true;
+        let shared = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("sluicegate-alarm".to_owned())
+            .spawn(move || shared.keep_time())
+            .expect("a thread for the deadlines of those who wait can be started");
+    }
+
+    /// The ledger does not answer. Whoever waits has the alarm thread running; it must look now and then.
+    pub(crate) fn cut_off(&self) {
+        self.lock().cut_off = true;
+        self.alarm.notify_one();
+    }
+
+    /// The alarm thread: lets the core's time pass when nobody else does.
+    fn keep_time(self: &Arc<Shared>) {
+        let (mut state, mut now) = self.enter();
+        while !state.closed {
+            let looks = state.cut_off && state.core.next_wake() != Micros::NEVER;
+            if now >= state.armed || looks {
                 let State { core, out, .. } = &mut *state;
                 core.advance(now, out);
-                state.armed = state.core.next_wake().unwrap_or(Micros::NEVER);
-                let wakers = state.settle();
-                if !wakers.is_empty() {
-                    drop(state);
-                    wakers.into_iter().for_each(Waker::wake);
+                state.armed = state.core.next_wake();
+                if !state.out.is_empty() {
+                    self.finish(state);
                     state = self.lock();
                 }
+                now = self.clock.now();
+            }
+            if now >= state.armed {
                 continue;
             }
             // An hour at most, so that the sum cannot overflow any platform's clock.
-            let sleep = Duration::from_micros(state.armed.since(now)).min(Duration::from_secs(3600));
+            let most = if looks { LOOK_EVERY } else { Duration::from_secs(3600) };
+            let sleep = Duration::from_micros(state.armed.since(now)).min(most);
             state = match self.alarm.wait_timeout(state, sleep) {
                 Ok((state, _)) => state,
                 Err(poisoned) => poisoned.into_inner().0,
             };
+            now = self.clock.now();
         }
     }
 }
@@ -246,22 +275,15 @@ impl Gate {
     /// [`PolicyError`] if two pods or apis share a name, a weight is 0, or a figure is out of range.
     pub fn new(policy: Policy) -> Result<Gate, PolicyError> {
         let clock = Clock::start();
-        let state = State {
-            core: Core::new(policy, fastrand::u64(..), clock.now())?,
-            waiters: HashMap::new(),
-            out: Vec::new(),
-            armed: Micros::NEVER,
-            alarm_runs: false,
-            closed: false,
-        };
-        let shared = Arc::new(Shared { clock, state: Mutex::new(state), alarm: Condvar::new() });
+        let core = Core::new(policy, fastrand::u64(..), clock.now())?;
+        let shared = Arc::new(Shared::new(Engine::Own(core), clock, None));
         Ok(Gate { handle: Arc::new(Handle { shared }) })
     }
 
     /// Asks for a lease. The ask is made at the first poll; dropping the future before it is ready
     /// withdraws it, and a lease that was granted meanwhile goes to the next waiter.
     pub fn acquire(&self, ask: Ask) -> Acquire {
-        Acquire { handle: Arc::clone(&self.handle), stage: Stage::Fresh(ask.0), api: ask.0.api }
+        Acquire::new(Arc::clone(&self.handle), ask)
     }
 
     /// A lease now or not at all.
@@ -269,8 +291,8 @@ impl Gate {
     /// # Errors
     /// The [`Refusal`], as with a wait of zero.
     pub fn try_acquire(&self, ask: Ask) -> Result<Lease, Refusal> {
-        let ask = ask.wait(Duration::ZERO).0;
-        match self.handle.begin(None, |core, now, out| core.ask(now, ask, out)) {
+        let ask = ask.0;
+        match self.handle.step(|core, now, out| core.try_ask(now, ask, out)) {
             Answer::Granted(granted) => Ok(Lease::new(Arc::clone(&self.handle), ask.api, granted)),
             Answer::Refused(refusal) => Err(refusal),
             Answer::Waits(_) => unreachable!("an ask with no wait does not wait"),
@@ -329,7 +351,14 @@ impl Gate {
     /// # Errors
     /// [`PolicyError`] as for [`Gate::new`]; then nothing was changed.
     pub fn configure(&self, policy: Policy) -> Result<u64, PolicyError> {
-        self.handle.step(|core, now, out| core.configure(now, policy, out))
+        self.handle.step(|core, now, out| {
+            let version = core.configure(now, policy, out)?;
+            if let Some(post) = &self.handle.shared.post {
+                // In the same step: no report may number what has no name.
+                post.renamed(core.names());
+            }
+            Ok(version)
+        })
     }
 
     /// A copy of what the gate knows at this moment.
@@ -353,101 +382,5 @@ impl Gate {
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate").finish_non_exhaustive()
-    }
-}
-
-/// A lease to come: see [`Gate::acquire`]. Cancel safe: dropping it leaves nothing behind.
-#[must_use = "nothing is asked for until it is polled"]
-pub struct Acquire {
-    handle: Arc<Handle>,
-    stage: Stage,
-    api: ApiId,
-}
-
-enum Stage {
-    Fresh(CoreAsk),
-    Waiting(Ticket),
-    Answered(Result<Granted, Refusal>),
-    Done,
-}
-
-impl Stage {
-    fn of(answer: Answer) -> Stage {
-        match answer {
-            Answer::Granted(granted) => Stage::Answered(Ok(granted)),
-            Answer::Refused(refusal) => Stage::Answered(Err(refusal)),
-            Answer::Waits(ticket) => Stage::Waiting(ticket),
-        }
-    }
-}
-
-impl Future for Acquire {
-    type Output = Result<Lease, Refusal>;
-
-    /// # Panics
-    /// If polled after it was ready.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Stage::Fresh(ask) = self.stage {
-            let answer = self.handle.begin(Some(cx.waker()), |core, now, out| core.ask(now, ask, out));
-            self.stage = Stage::of(answer);
-        } else if let Stage::Waiting(ticket) = self.stage {
-            let mut state = self.handle.shared.lock();
-            match state.waiters.get_mut(&ticket) {
-                Some(Seat::Waits(waker)) => {
-                    if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-                        *waker = Some(cx.waker().clone());
-                    }
-                }
-                Some(Seat::Answered(answer)) => {
-                    let answer = *answer;
-                    state.waiters.remove(&ticket);
-                    drop(state);
-                    self.stage = Stage::Answered(answer);
-                }
-                None => unreachable!("a waiting ask keeps its seat until it has seen its answer"),
-            }
-        }
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Answered(Ok(granted)) => {
-                Poll::Ready(Ok(Lease::new(Arc::clone(&self.handle), self.api, granted)))
-            }
-            Stage::Answered(Err(refusal)) => Poll::Ready(Err(refusal)),
-            Stage::Waiting(ticket) => {
-                self.stage = Stage::Waiting(ticket);
-                Poll::Pending
-            }
-            Stage::Fresh(_) | Stage::Done => panic!("`Acquire` was polled after it was ready"),
-        }
-    }
-}
-
-impl Drop for Acquire {
-    fn drop(&mut self) {
-        let granted = match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Fresh(_) | Stage::Done | Stage::Answered(Err(_)) => return,
-            Stage::Answered(Ok(granted)) => granted,
-            Stage::Waiting(ticket) => {
-                let seat = self.handle.shared.lock().waiters.remove(&ticket);
-                match seat {
-                    Some(Seat::Answered(Ok(granted))) => granted,
-                    Some(Seat::Waits(_)) => {
-                        self.handle.step(|core, now, out| core.cancel(now, ticket, out));
-                        // Granted or refused between the two locks: its seat was made anew.
-                        match self.handle.shared.lock().waiters.remove(&ticket) {
-                            Some(Seat::Answered(Ok(granted))) => granted,
-                            _ => return,
-                        }
-                    }
-                    _ => return,
-                }
-            }
-        };
-        self.handle.step(|core, now, out| core.unused(now, granted.lease, out));
-    }
-}
-
-impl fmt::Debug for Acquire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acquire").field("api", &self.api).finish_non_exhaustive()
     }
 }

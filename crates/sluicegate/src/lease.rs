@@ -8,7 +8,8 @@ use sluicegate_core::exchange::Ending;
 use sluicegate_core::gate::Granted;
 use sluicegate_core::ids::{ApiId, PodId};
 
-use crate::gate::{Acquire, Handle};
+use crate::acquire::Acquire;
+use crate::gate::Handle;
 
 /// Units on one pod, held while a request runs there.
 ///

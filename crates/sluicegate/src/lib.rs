@@ -24,16 +24,26 @@
 //! The library needs no async runtime: one thread of its own keeps the deadlines of those who wait.
 //! [`tower`] has the same as a middleware.
 
+mod acquire;
 mod answer;
 mod clock;
+mod courier;
+mod ear;
+mod engine;
 mod gate;
 mod lease;
+pub mod link;
+mod shared;
 pub mod tower;
 
-pub use gate::{Acquire, Ask, Gate};
+pub use acquire::{Acquire, Ask};
+pub use gate::Gate;
 pub use lease::Lease;
+pub use shared::{LedgerView, RTT_BOUNDS_US, SharedSettings};
 pub use sluicegate_core::ids::{ApiId, PodId};
+pub use sluicegate_core::member::OnLoss;
 pub use sluicegate_core::policy;
 pub use sluicegate_core::refusal::{Reason, Refusal};
+pub use sluicegate_core::shared::{GateId, Rules, Timing};
 pub use sluicegate_core::snapshot::{self, Snapshot};
 pub use sluicegate_core::stats;

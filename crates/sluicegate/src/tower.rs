@@ -17,7 +17,8 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::gate::{Acquire, Ask, Gate};
+use crate::acquire::{Acquire, Ask};
+use crate::gate::Gate;
 use crate::lease::Lease;
 
 /// Wraps a service so that each request holds its units while it runs.

@@ -144,6 +144,11 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Whether it has ended; if so, all that it printed has been read.
+    pub fn has_ended(&mut self) -> bool {
+        self.ended().is_some()
+    }
+
     /// Fails if it has ended.
     ///
     /// # Panics

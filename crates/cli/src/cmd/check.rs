@@ -4,7 +4,8 @@ use std::net::ToSocketAddrs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sluicegate_config::{Config, PodUrl};
+use sluicegate_config::{Config, LedgerSettings, PodUrl};
+use sluicegate_redis::online::Severity;
 
 use super::{Failure, Outcome, load};
 use crate::args;
@@ -28,7 +29,20 @@ pub(crate) fn run(args: &args::Check) -> Outcome {
     for line in &unreachable {
         eprintln!("{line}");
     }
-    Ok(if unreachable.is_empty() && missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let fit = !args.online || ledger_fits(args, &config);
+    let good = unreachable.is_empty() && missing.is_empty() && fit;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says what is not as it should be at the ledger's server; false if units could be lent twice, or none at all.
+fn ledger_fits(args: &args::Check, config: &Config) -> bool {
+    let LedgerSettings::Redis(redis) = &config.ledger else { return true };
+    let findings = pool::ledger::findings(config, redis);
+    for finding in &findings {
+        let bad = finding.severity == Severity::Error;
+        eprintln!("{}{}: ledger: {finding}", if bad { "" } else { "warning: " }, args.config.display());
+    }
+    findings.iter().all(|finding| finding.severity != Severity::Error)
 }
 
 /// A line for each pod that does not take a connection.

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod demo;
+pub(crate) mod plan;
 pub(crate) mod pod;
 pub(crate) mod run;
 pub(crate) mod schema;

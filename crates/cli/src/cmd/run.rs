@@ -4,12 +4,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluicegate_config::{Config, LedgerSettings, PodSource};
 use sluicegate_gateway::{Admin, Gateway};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, Outcome, load};
 use crate::args;
 use crate::pool::{self, Pool};
+
+/// Longest time to tell the ledger that this gate goes.
+const LEAVE_MAX: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: &args::Run) -> Outcome {
     let config = load(&args.config)?;
@@ -18,6 +22,7 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
         return Err(Failure(format!("{}: {}", args.config.display(), missing.join("\n"))));
     }
     let pool = Pool::new(&config).map_err(Failure)?;
+    look_at_ledger(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -48,14 +53,47 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
         if let Some(every) = pool::every(&config.source) {
             tokio::spawn(watch_source(Arc::clone(&pool), every));
         }
+        if config.source == PodSource::Registered {
+            tokio::spawn(watch_registered(Arc::clone(&pool)));
+        }
         until_told_to_stop().await
     })?;
     pool.drain();
-    let Some(gateway) = gateway else { return Ok(ExitCode::SUCCESS) };
+    let code = gateway.map_or(ExitCode::SUCCESS, |gateway| drain(gateway, args.drain));
+    if !pool.gate.leave(LEAVE_MAX) {
+        tracing::warn!("the ledger was not told that this gate goes; its credit comes back after the ttl");
+    }
+    Ok(code)
+}
+
+fn drain(gateway: Gateway, longest: Duration) -> ExitCode {
     tracing::info!("draining: no new connections, waiting for the requests in flight");
-    let report = gateway.drain(args.drain);
+    let report = gateway.drain(longest);
     tracing::info!(cut = report.cut, took_ms = report.took.as_millis() as u64, "drained");
-    Ok(if report.cut == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if report.cut == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Warns of a Redis that is not fit for a ledger. Beside, because one that does not answer takes its time.
+fn look_at_ledger(config: &Config) {
+    let LedgerSettings::Redis(redis) = &config.ledger else { return };
+    let (config, redis) = (config.clone(), redis.clone());
+    std::thread::spawn(move || {
+        for finding in pool::ledger::findings(&config, &redis) {
+            tracing::warn!(what = finding.what, mend = finding.mend, "the ledger's server");
+        }
+    });
+}
+
+/// Lets pods go that registered themselves and fell silent.
+async fn watch_registered(pool: Arc<Pool>) {
+    loop {
+        tokio::time::sleep(pool::LOOK_EVERY).await;
+        let pool = Arc::clone(&pool);
+        let outcome = tokio::task::spawn_blocking(move || pool.reap()).await;
+        if let Err(error) = outcome.unwrap_or_else(|error| Err(error.to_string())) {
+            tracing::debug!(error, "silent pods stay until the ledger answers");
+        }
+    }
 }
 
 /// Looks at the pods' source again and again. Blocking look-ups run beside, so that a slow name server

@@ -1,5 +1,7 @@
 //! `check`, `schema` and wrong command lines.
 
+use sluicegate_testkit::redis::{Redis, RedisOptions};
+
 use crate::{Folder, say};
 
 #[test]
@@ -65,12 +67,28 @@ fn a_missing_file_and_a_wrong_command_line_are_told_apart() {
 #[test]
 fn what_this_version_cannot_do_is_refused_and_named() {
     let pods = "pool: shop\npods:\n  - {name: a, url: \"http://127.0.0.1:9001\", capacity: 4}\n";
-    let folder = Folder::new(&format!("{pods}ledger: {{redis: \"redis://127.0.0.1:6379\"}}\n"));
+    let folder = Folder::new(&format!("{pods}decisions: {{http: \"127.0.0.1:8090\"}}\n"));
     for command in ["check", "run"] {
         let said = say(&[command, "-c", &folder.config()]);
         assert_eq!(said.code, 1);
-        assert!(said.err.contains("ledger"), "{}", said.err);
+        assert!(said.err.contains("decisions"), "{}", said.err);
     }
+}
+
+#[tokio::test]
+async fn online_looks_at_the_ledger() {
+    let (_pods, yaml) = crate::pods(1, |name| sluicegate_trial::pod::PodOptions::new(name, 20)).await;
+    let redis = Redis::with(RedisOptions::tcp());
+    let folder = Folder::new(&format!("{yaml}ledger: {{redis: \"redis://{}\"}}\n", redis.addr()));
+    let said = say(&["check", "--online", "-c", &folder.config()]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let _: () = redis.call(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).unwrap();
+    let said = say(&["check", "--online", "-c", &folder.config()]);
+    assert_eq!(said.code, 1, "keys that go by themselves are units lent twice: {}", said.err);
+    assert!(said.err.contains("ledger") && said.err.contains("allkeys-lru"), "{}", said.err);
+    drop(redis);
+    let said = say(&["check", "--online", "-c", &folder.config()]);
+    assert!(said.code == 1 && said.err.contains("cannot be reached"), "{}", said.err);
 }
 
 #[test]

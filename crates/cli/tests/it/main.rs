@@ -4,8 +4,11 @@
 
 mod check;
 mod demo;
+mod plan;
+mod registered;
 mod run;
 mod running;
+mod shared;
 mod sources;
 mod top;
 mod traffic;

@@ -93,7 +93,8 @@ impl Check<'_> {
         let (rules, fair_header) = self.admission(admission);
         let (pod_rules, pods): (Vec<_>, Vec<_>) = pods.into_iter().unzip();
         let policy = Policy { pods: pod_rules, apis, admission: rules };
-        let known = !policy.pods.is_empty();
+        // Who registers may come later.
+        let known = !policy.pods.is_empty() && source != Some(crate::PodSource::Registered);
         if whole && source.is_some() {
             self.rules(file, &policy, source.as_ref());
         }

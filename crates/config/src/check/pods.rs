@@ -9,7 +9,7 @@ use super::{Check, at, micros};
 use crate::config::{FoundPod, PodSettings, PodSource};
 use crate::problem::{Problem, Problems, quoted};
 use crate::tree::{Node, Step};
-use crate::values::{PodScheme, PodUrl};
+use crate::values::{Name, PodScheme, PodUrl};
 use crate::{de, tree, wire};
 
 /// Default of `pods.every`.
@@ -172,6 +172,31 @@ pub(crate) fn dns_pod(scheme: PodScheme, host: String, port: u16, capacity: u32)
     let name = url.authority();
     let on_disconnect = wire::OnDisconnect::default();
     (PodPolicy::new(&name, capacity), PodSettings { name, url, on_disconnect })
+}
+
+/// One pod that registered itself.
+pub(crate) fn registered_pod(name: &str, url: &str, capacity: u32) -> Result<FoundPod, Problems> {
+    let mut problems = Vec::new();
+    let mut told = |key: &str, what: &str, mend: String| {
+        let what = format!("{key}: {what}");
+        problems.push(Problem { file: "pod".to_owned(), line: 0, column: 0, what, mend });
+    };
+    let name = name.parse::<Name>().map_err(|fault| told("name", &fault.what, fault.mend));
+    let url = url.parse::<PodUrl>().map_err(|fault| told("url", &fault.what, fault.mend));
+    match capacity {
+        0 => told("capacity", "a pod of 0 units takes no request", "write at least 1".to_owned()),
+        units if units > UNITS_MAX => {
+            told("capacity", &format!("{units} is above {UNITS_MAX} units"), "use a larger unit".to_owned());
+        }
+        _ => {}
+    }
+    match (name, url) {
+        (Ok(Name(name)), Ok(url)) if problems.is_empty() => {
+            let rules = PodPolicy::new(&name, capacity);
+            Ok((rules, PodSettings { name, url, on_disconnect: wire::OnDisconnect::default() }))
+        }
+        _ => Err(Problems(problems)),
+    }
 }
 
 /// Reads a file of pods: a list as under `pods:`.

@@ -21,11 +21,15 @@ impl Check<'_> {
         }
         let sums = Sums::of(policy);
         self.capacity(policy, &sums);
-        if sums.capacity == 0 || !self.guarantees(policy, &sums) {
-            return;
+        if sums.capacity > 0 && self.guarantees(policy, &sums) {
+            for index in 0..policy.apis.len() {
+                self.api_fits(policy, &sums, index);
+            }
         }
-        for index in 0..policy.apis.len() {
-            self.api_fits(policy, &sums, index);
+        if source == Some(&PodSource::Registered) {
+            // Pods come and go one by one: what today's cannot hold may fit tomorrow's, and a pod that died must be
+            // let go whatever the others can hold.
+            self.warnings.append(&mut self.problems);
         }
     }
 

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{Claim, Keeper, Place};
+use super::{Claim, Keeper, Place, Record};
 use crate::ids::{ApiId, PodId};
 use crate::policy::Units;
-use crate::shared::{Account, GateId, Lent, Push, Recall, Waiting};
+use crate::shared::{Account, GateId, Lent, Push, Recall, Stamp, Waiting};
 
 /// Most pods that one exchange takes credit from.
 const CREDIT_PODS_MAX: usize = 64;
+/// Most waiters that one exchange looks at.
+const LOOK_MAX: usize = 256;
 
 /// Waiters that nobody could serve in one pass.
 #[derive(Default)]
@@ -19,42 +21,41 @@ struct Unmet {
     apis: Vec<(Place, Waiting)>,
     /// From this weight on nothing more fits anywhere.
     weight: Option<Units>,
+    /// A better rank waits for tokens.
+    tokens_kept: bool,
+}
+
+/// Where a waiter may enter.
+struct Found {
+    pod: PodId,
+    trickle: bool,
 }
 
 impl Keeper {
     /// Lends what is free: to waiters by rank, and if none is left unmet to the speaker as credit.
     pub(super) fn serve(&mut self, speaker: GateId, pushes: &mut Vec<(GateId, Push)>) {
         let mut told: BTreeSet<GateId> = BTreeSet::new();
-        let before = self.kept().map(|kept| kept.pod);
+        self.accounts.fill(self.clock);
         let unmet = self.serve_waiters(speaker, &mut told);
         self.scarce = !unmet.pods.is_empty();
-        self.scarce_apis.clear();
-        for (_, waiting) in &unmet.apis {
-            if !self.scarce_apis.contains(&waiting.api) {
-                self.scarce_apis.push(waiting.api);
-            }
-        }
+        let apis: BTreeSet<ApiId> = unmet.apis.iter().map(|(_, waiting)| waiting.api).collect();
+        self.scarce_apis = apis.into_iter().collect();
         self.recall(&unmet, &mut told);
         self.give_credit(speaker);
         self.give_allowances(speaker);
-        if self.claim.is_some_and(|claim| Some(claim.pod) != before) {
-            self.tell_holders(&mut told);
-        }
+        told.remove(&speaker);
         if self.rules.pushes {
-            self.push(speaker, &told, pushes);
+            self.push(&told, pushes);
         }
     }
 
     fn serve_waiters(&mut self, speaker: GateId, told: &mut BTreeSet<GateId>) -> Unmet {
         let before = self.claim.take();
         let mut unmet = Unmet::default();
-        if self.line.is_empty() {
-            return unmet;
-        }
-        let waiters: Vec<(Place, Waiting)> = self.line.iter().map(|(place, one)| (*place, *one)).collect();
+        let waiters = self.line.iter().take(LOOK_MAX);
+        let waiters: Vec<(Place, Waiting)> = waiters.map(|(place, one)| (*place, *one)).collect();
         for (place, waiting) in waiters {
-            let record = &self.records[&place.1];
-            if record.is_served(waiting.ticket) {
+            if self.records[&place.1].is_served(waiting.ticket) {
                 continue;
             }
             let account = Account::Api(waiting.api);
@@ -62,42 +63,94 @@ impl Keeper {
                 unmet.apis.push((place, waiting));
                 continue;
             }
-            let hopeless =
-                waiting.pin.is_none() && unmet.weight.is_some_and(|weight| waiting.weight >= weight);
-            let pod = if hopeless { None } else { self.place(&waiting) };
-            let Some(pod) = pod else {
-                self.stake(place, &waiting, before);
-                if waiting.pin.is_none() {
-                    // Guarantees differ between apis, so only the pods' room says this for all.
-                    let claimed = self.claim.map(|claim| claim.pod);
-                    if self.accounts.narrowest(waiting.weight, claimed).is_none() {
-                        unmet.weight = Some(unmet.weight.map_or(waiting.weight, |w| w.min(waiting.weight)));
-                    }
-                }
-                unmet.pods.push((place, waiting));
-                continue;
-            };
-            self.lend_to_waiter(place.1, &waiting, pod);
-            if place.1 != speaker {
-                self.counts.across += 1;
+            if let Some(found) = self.find(place.1, &waiting, &mut unmet) {
+                self.lend_to_waiter(place.1, &waiting, &found);
+                self.counts.across += u64::from(place.1 != speaker);
                 told.insert(place.1);
+                continue;
+            }
+            self.stake(place, &waiting, before);
+            self.note_hopeless(&waiting, &mut unmet);
+            unmet.pods.push((place, waiting));
+            if self.is_exhausted(&unmet) {
+                break;
             }
         }
         unmet
     }
 
-    /// Conditions 1 and 3, and a better rank's claim.
-    fn place(&self, waiting: &Waiting) -> Option<PodId> {
-        if !self.accounts.pool_has(waiting.api, waiting.weight) {
+    /// Nothing is open but what is claimed, and more waiters are known to be unmet than recalls may stand.
+    fn is_exhausted(&self, unmet: &Unmet) -> bool {
+        let claimed = self.claim.map(|claim| claim.pod);
+        unmet.pods.len() >= self.records.len()
+            && self.accounts.share == 0
+            && self.accounts.widest(|pod| Some(pod) == claimed).is_none()
+    }
+
+    /// From some weight on nothing more fits. Guarantees differ between apis, so only the pods' room says it for all.
+    fn note_hopeless(&self, waiting: &Waiting, unmet: &mut Unmet) {
+        let claimed = self.claim.map(|claim| claim.pod);
+        if waiting.pin.is_none()
+            && unmet.weight.is_none_or(|weight| waiting.weight < weight)
+            && self.accounts.narrowest(waiting.weight, |pod| Some(pod) == claimed).is_none()
+        {
+            unmet.weight = Some(waiting.weight);
+        }
+    }
+
+    /// A pod that this gate may not be lent: claimed by a better rank, unusable there, or not in its terms.
+    fn is_barred(&self, gate: GateId, pod: PodId) -> bool {
+        if self.claim.is_some_and(|claim| claim.pod == pod) {
+            return true;
+        }
+        let record = &self.records[&gate];
+        record.avoid.contains(&pod) || (self.terms.len() > 1 && !self.is_listed(record, pod))
+    }
+
+    fn is_listed(&self, record: &Record, pod: PodId) -> bool {
+        self.terms
+            .get(&record.digest)
+            .is_some_and(|(_, terms)| terms.pods.iter().any(|(one, ..)| *one == pod))
+    }
+
+    /// Conditions 1 and 3, or the trickle, and a better rank's claim.
+    fn find(&self, gate: GateId, waiting: &Waiting, unmet: &mut Unmet) -> Option<Found> {
+        let hopeless = waiting.pin.is_none() && unmet.weight.is_some_and(|weight| waiting.weight >= weight);
+        if self.accounts.pool_has(waiting.api, waiting.weight) {
+            let pod = if hopeless { None } else { self.place(gate, waiting) };
+            return pod.map(|pod| Found { pod, trickle: false });
+        }
+        if unmet.tokens_kept || !self.accounts.trickle_bears(waiting.weight) {
             return None;
         }
-        let claimed = self.claim.map(|claim| claim.pod);
+        let pod = if hopeless { None } else { self.place(gate, waiting) };
+        let pod = pod.or_else(|| self.place_burst(gate, waiting))?;
+        if !self.accounts.trickle_has(waiting.weight) {
+            unmet.tokens_kept = true;
+            return None;
+        }
+        Some(Found { pod, trickle: true })
+    }
+
+    fn place(&self, gate: GateId, waiting: &Waiting) -> Option<PodId> {
+        let barred = |pod| self.is_barred(gate, pod);
         match waiting.pin {
             Some(pod) => {
                 let room = self.accounts.open(Account::Pod(pod)) >= waiting.weight;
-                (room && Some(pod) != claimed).then_some(pod)
+                (room && !barred(pod)).then_some(pod)
             }
-            None => self.accounts.narrowest(waiting.weight, claimed),
+            None => self.accounts.narrowest(waiting.weight, barred),
+        }
+    }
+
+    fn place_burst(&self, gate: GateId, waiting: &Waiting) -> Option<PodId> {
+        let barred = |pod| self.is_barred(gate, pod);
+        match waiting.pin {
+            Some(pod) => {
+                let room = self.accounts.burst_room(pod) >= u64::from(waiting.weight);
+                (room && !barred(pod)).then_some(pod)
+            }
+            None => self.accounts.widest_burst(waiting.weight, barred),
         }
     }
 
@@ -109,22 +162,28 @@ impl Keeper {
         let same = before.filter(|claim| (claim.place.1, claim.place.2) == (place.1, place.2));
         let pod = match waiting.pin {
             Some(pod) => Some(pod),
-            None => self.accounts.claimable(waiting.weight, same.map(|claim| claim.pod)),
+            None => {
+                let barred = |pod| self.is_barred(place.1, pod);
+                self.accounts.claimable(waiting.weight, same.map(|claim| claim.pod), barred)
+            }
         };
         self.claim = pod.map(|pod| Claim { place, pod });
     }
 
-    fn lend_to_waiter(&mut self, gate: GateId, waiting: &Waiting, pod: PodId) {
-        let account = Account::Api(waiting.api);
-        let special = self.accounts.ordinary() < u64::from(waiting.weight);
-        if self.accounts.exists(account) {
-            self.lend(
-                gate,
-                Lent { account, units: waiting.weight, number: 0, waiter: None, special, trickle: false },
-            );
+    fn lend_to_waiter(&mut self, gate: GateId, waiting: &Waiting, found: &Found) {
+        let Found { pod, trickle } = *found;
+        let units = waiting.weight;
+        let special = trickle || self.accounts.ordinary() < u64::from(units);
+        let lent = |account, waiter| Lent { account, units, number: 0, waiter, special, trickle };
+        if self.accounts.exists(Account::Api(waiting.api)) {
+            self.lend(gate, lent(Account::Api(waiting.api), None));
         }
-        let (account, waiter) = (Account::Pod(pod), Some(waiting.ticket));
-        self.lend(gate, Lent { account, units: waiting.weight, number: 0, waiter, special, trickle: false });
+        if trickle {
+            self.accounts.spend(units);
+            self.counts.trickled += u64::from(units);
+            self.lend(gate, lent(Account::Trickle, None));
+        }
+        self.lend(gate, lent(Account::Pod(pod), Some(waiting.ticket)));
     }
 
     fn lend(&mut self, gate: GateId, lent: Lent) {
@@ -145,7 +204,9 @@ impl Keeper {
             let others = self.records.iter().filter(|(gate, _)| **gate != place.1);
             let able =
                 others.filter(|(_, record)| record.recall.is_none() && record.idle > 0 && !record.syncing);
-            let Some(gate) = able.max_by_key(|(_, record)| record.idle).map(|(gate, _)| *gate) else { break };
+            let Some(gate) = able.max_by_key(|(_, record)| record.idle).map(|(gate, _)| *gate) else {
+                continue;
+            };
             self.recall_from(gate, waiting.weight, None);
             told.insert(gate);
         }
@@ -174,24 +235,23 @@ impl Keeper {
         if self.scarce {
             return 0;
         }
-        let free = self.accounts.undistributed().min(self.accounts.ordinary());
-        (free / (self.records.len() as u64 + 1)) as Units
+        (self.accounts.ordinary() / (self.records.len() as u64 + 1)) as Units
     }
 
     /// Whole pods where possible: scattered single units fit no heavy ask.
     fn give_credit(&mut self, gate: GateId) {
         let target = self.target();
-        let record = &self.records[&gate];
+        let Some(record) = self.records.get(&gate) else { return };
         if record.syncing || record.idle >= target {
             return;
         }
         let mut want = u64::from(target - record.idle).min(self.accounts.ordinary()) as Units;
-        let claimed = self.claim.map(|claim| claim.pod);
         for _ in 0..CREDIT_PODS_MAX {
-            let Some((open, pod)) = self.accounts.widest(claimed).filter(|_| want > 0) else { return };
+            let widest = self.accounts.widest(|pod| self.is_barred(gate, pod));
+            let Some((open, pod)) = widest.filter(|_| want > 0) else { return };
             let units = open.min(want);
-            let account = Account::Pod(pod);
-            self.lend(gate, Lent { account, units, number: 0, waiter: None, special: false, trickle: false });
+            let (account, waiter) = (Account::Pod(pod), None);
+            self.lend(gate, Lent { account, units, number: 0, waiter, special: false, trickle: false });
             self.records.get_mut(&gate).expect("it was just lent to").idle += units;
             want -= units;
         }
@@ -200,7 +260,7 @@ impl Keeper {
     /// Credit within the apis' `max`.
     fn give_allowances(&mut self, gate: GateId) {
         let gates = self.records.len() as u64 + 1;
-        let record = &self.records[&gate];
+        let Some(record) = self.records.get(&gate) else { return };
         if record.syncing || record.pending.iter().any(|lent| matches!(lent.account, Account::Api(_))) {
             return;
         }
@@ -212,27 +272,17 @@ impl Keeper {
             let spare = self.records[&gate].spare(api);
             if spare < target / 4 {
                 let units = target - spare;
-                self.lend(
-                    gate,
-                    Lent { account, units, number: 0, waiter: None, special: false, trickle: false },
-                );
+                let waiter = None;
+                self.lend(gate, Lent { account, units, number: 0, waiter, special: false, trickle: false });
             }
         }
     }
 
-    /// A new claim is told to those who hold units of its pod.
-    fn tell_holders(&self, told: &mut BTreeSet<GateId>) {
-        let Some(claim) = self.claim else { return };
-        let account = Account::Pod(claim.pod);
-        let holds = |record: &super::Record| record.holds.get(&account).is_some_and(|units| *units > 0);
-        told.extend(self.records.iter().filter(|(_, record)| holds(record)).map(|(gate, _)| *gate));
-    }
-
-    fn push(&mut self, speaker: GateId, told: &BTreeSet<GateId>, pushes: &mut Vec<(GateId, Push)>) {
-        for gate in told.iter().filter(|gate| **gate != speaker) {
+    fn push(&mut self, told: &BTreeSet<GateId>, pushes: &mut Vec<(GateId, Push)>) {
+        for gate in told {
             let record = &self.records[gate];
             let push = Push {
-                stamp: crate::shared::Stamp { incarnation: self.incarnation, epoch: record.epoch },
+                stamp: Stamp { incarnation: self.incarnation, epoch: record.epoch },
                 lent: record.pending.iter().copied().collect(),
                 recall: record.recall,
                 kept: self.kept(),

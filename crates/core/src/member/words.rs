@@ -1,10 +1,14 @@
 //! What a gate says to the ledger, and what it makes of the answers.
 
-use super::{Advice, Flight, Member};
-use crate::exchange::Place;
+use std::collections::BTreeMap;
+
+use super::{Advice, Flight, Leaving, Member, Sums};
+use crate::exchange::{Entry, Place};
 use crate::gate::Output;
-use crate::ids::ApiId;
+use crate::ids::{ApiId, PodId, Ticket};
+use crate::member::basis::Basis;
 use crate::policy::Units;
+use crate::rank::TAG;
 use crate::shared::{
     Account, Kept, Lent, PART_MAX, Part, Push, Reply, Report, Stamp, Verdict, WAITERS_MAX, Waiting,
 };
@@ -12,28 +16,29 @@ use crate::time::Micros;
 
 impl Member {
     pub(super) fn write(&mut self, now: Micros) -> Report {
+        if !self.gap {
+            // Whoever was lent trickle units has them or is gone.
+            self.trickle_lent = self.trickled();
+            self.note(Account::Trickle);
+        }
+        if self.loss.basis != Basis::Ledger {
+            self.note_all();
+        }
         self.number += 1;
-        let most = if self.syncing { PART_MAX } else { usize::MAX };
-        let accounts: Vec<Account> = self.dirty.keys().copied().take(most).collect();
-        let part = match (self.syncing, accounts.len() == self.dirty.len()) {
-            (false, _) => Part::Changes,
-            (true, false) => Part::More,
-            (true, true) => Part::Last,
-        };
-        for account in &accounts {
-            self.dirty.insert(*account, self.number);
-        }
-        for (account, first) in &mut self.dirty {
-            if !accounts.contains(account) {
-                *first = self.number + 1;
-            }
-        }
-        self.flight = Some(Flight { number: self.number, sent: now, part });
+        let (part, holds) = self.list_holds();
+        let terms = (!self.terms_known).then(|| Box::new(self.terms.clone()));
+        let leaving = self.says_farewell();
+        let idle = self.idle().min(u64::from(Units::MAX)) as Units;
+        let queued = self.gate.ledger.line.units();
+        let told = terms.as_ref().map(|_| self.digest);
+        self.flight = Some(Flight { number: self.number, sent: now, part, told, idle, queued, leaving });
         self.sent = Some(now);
         self.urgent = false;
         self.news = false;
         self.gap = false;
         self.counts.reports += 1;
+        let outside = self.take_outside();
+        let book = &self.gate.ledger.book;
         Report {
             gate: self.id,
             stamp: self.stamp,
@@ -42,58 +47,85 @@ impl Member {
             server: self.server,
             step: self.step,
             applied: self.applied,
-            version: self.advice.version,
+            version: self.version,
             part,
-            holds: accounts.into_iter().map(|account| (account, self.held(account))).collect(),
+            holds,
             used: self.used(),
-            idle: self.idle().min(u64::from(Units::MAX)) as Units,
+            idle,
             waiters: self.waiters(now),
             recalled: self.recalled,
             hold_us: self.longest_hold_us(),
-            past_us: self.longest_hold_us(),
+            past_us: self.past_us,
             ttl_us: self.timing.ttl_us,
-            digest: 0,
-            terms: None,
-            done: 0,
-            queued: 0,
-            vtime: 0,
-            unspent: 0,
-            avoid: Vec::new(),
-            outside: Vec::new(),
-            leaving: false,
-            status: (0, 0),
+            digest: self.digest,
+            terms,
+            done: self.sums.done,
+            queued,
+            vtime: self.gate.ledger.ranker.virtual_time(),
+            unspent: self.sums.unspent,
+            avoid: self.avoid(),
+            outside,
+            leaving,
+            status: (book.pooled + book.trickled, self.gate.ledger.line.len() as u64),
         }
     }
 
-    fn held(&self, account: Account) -> Units {
-        match account {
-            Account::Pod(pod) => self.lent(pod),
-            Account::Api(api) => self.allowance(api),
-            Account::Trickle => 0,
+    /// What changed, or while everything is said the next part of it.
+    fn list_holds(&mut self) -> (Part, Vec<(Account, Units)>) {
+        let most = if self.syncing { PART_MAX } else { usize::MAX };
+        let accounts: Vec<Account> = self.dirty.keys().copied().take(most).collect();
+        let part = match (self.syncing, accounts.len() == self.dirty.len()) {
+            (false, _) => Part::Changes,
+            (true, false) => Part::More,
+            (true, true) => Part::Last,
+        };
+        self.dirty.values_mut().for_each(|first| *first = self.number + 1);
+        for account in &accounts {
+            self.dirty.insert(*account, self.number);
         }
+        let holds: Vec<(Account, Units)> =
+            accounts.into_iter().map(|account| (account, self.held(account))).collect();
+        for (account, units) in &holds {
+            if *units == 0 {
+                self.known.remove(account);
+            } else {
+                self.known.insert(*account, *units);
+            }
+        }
+        (part, holds)
     }
 
     fn used(&self) -> Vec<(ApiId, Units)> {
+        if self.loss.basis == Basis::Off {
+            return Vec::new();
+        }
         let counted = self.kinds.iter().enumerate().filter(|(_, kind)| kind.special || kind.limited);
         counted
             .map(|(index, _)| (ApiId(index as u32), self.gate.ledger.book.apis[index].used as Units))
             .collect()
     }
 
+    /// The best waiters, with ages; under `fair` less the start tags that they will have in their turn.
     fn waiters(&self, now: Micros) -> Vec<Waiting> {
         let crate::ledger::Ledger { line, ranker, .. } = &self.gate.ledger;
-        let word = |(rank, ticket): (u64, crate::ids::Ticket)| {
+        let mut before: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut word = |(rank, ticket): (u64, Ticket)| {
             let request = line.get(ticket)?.request;
             let pin = match request.place {
                 Place::Pin(pod) => Some(pod),
                 Place::Any | Place::Prefer(_) => None,
             };
-            // `fair` ranks by virtual time, which gates do not share: between gates the first comes first.
-            let rank = if ranker.is_fair() { request.arrival.0 } else { rank };
-            let age_us = now.0 as i64 - rank as i64;
+            let age_us = if ranker.is_fair() {
+                let units = before.entry(request.key).or_default();
+                let tag = ranker.start_tag(request.key) + *units * TAG;
+                *units += u64::from(request.weight);
+                -(tag as i64)
+            } else {
+                now.0 as i64 - rank as i64
+            };
             Some(Waiting { ticket, api: request.api, weight: request.weight, pin, age_us })
         };
-        line.best(ranker, WAITERS_MAX).into_iter().filter_map(word).collect()
+        line.best(ranker, WAITERS_MAX).into_iter().filter_map(&mut word).collect()
     }
 
     /// The answer to a report.
@@ -106,25 +138,40 @@ impl Member {
         };
         self.flight = None;
         self.step = self.step.max(reply.step);
+        self.hear_of_pool(now, reply, flight.queued);
         match reply.verdict {
             Verdict::Resync(stamp) => {
-                self.begin_again(stamp);
+                self.begin_again(now, stamp);
+                if flight.leaving && self.gate.leases.len() == 0 {
+                    // It knows nothing of this gate, and there is nothing to know.
+                    self.leaving = Leaving::Left;
+                }
+                self.look();
                 return;
             }
             Verdict::Applied => self.acknowledged(now, flight),
             Verdict::Stale => {}
         }
+        let lent_pods = reply.lent.iter().any(|lent| matches!(lent.account, Account::Pod(_)));
+        self.dry = !lent_pods && u64::from(flight.idle) * 4 < u64::from(reply.target);
         self.advice = Advice {
             target: reply.target,
             scarce: reply.scarce,
             scarce_apis: reply.scarce_apis.clone(),
             recovering: reply.recovering,
             recall: reply.recall,
-            kept: reply.kept.map(|kept| on_own_clock(now, kept)),
+            kept: reply.kept.and_then(|kept| self.on_own_clock(now, kept)),
             over: reply.over.iter().copied().collect(),
             version: reply.version,
+            gates: reply.gates,
         };
-        self.pace_us = reply.pace_us;
+        self.stand(now, out);
+        if self.loss.basis == Basis::Emergency {
+            // There may be more gates than before, or fewer.
+            self.allot_all();
+            self.dispatch(now, out);
+        }
+        self.look();
         self.take(now, &reply.lent, out);
     }
 
@@ -136,47 +183,68 @@ impl Member {
             return;
         }
         self.advice.recall = push.recall.or(self.advice.recall);
-        self.advice.kept = push.kept.map(|kept| on_own_clock(now, kept)).or(self.advice.kept);
+        self.advice.kept = push.kept.and_then(|kept| self.on_own_clock(now, kept)).or(self.advice.kept);
         self.take(now, &push.lent, out);
     }
 
     fn acknowledged(&mut self, now: Micros, flight: Flight) {
+        self.counts.acknowledged += 1;
         self.dirty.retain(|_, first| *first > flight.number);
         if flight.part == Part::Last {
             self.syncing = false;
+        }
+        self.terms_known |= flight.told == Some(self.digest);
+        if flight.leaving && self.leaving != Leaving::Stays {
+            self.leaving = Leaving::Left;
         }
         // A part of everything is no base for credit: only when the ledger knows all may more be used.
         if flight.part != Part::More {
             let until = flight.sent + (self.timing.ttl_us - self.timing.margin_us());
             self.valid_until = self.valid_until.max(until);
             // The answer may have come too late to help.
-            self.lapsed = !self.is_valid(now);
+            let lapsed = !self.is_valid(now);
+            if self.lapsed && !lapsed {
+                // What completed while nothing was lent is no measure of what is to come.
+                self.gate.ledger.rates.forget();
+                self.course.restart();
+            }
+            self.lapsed = lapsed;
         }
     }
 
     /// The ledger knows nothing of this life: another begins, in which everything is said anew.
-    fn begin_again(&mut self, stamp: Stamp) {
+    fn begin_again(&mut self, now: Micros, stamp: Stamp) {
         self.counts.resyncs += 1;
-        if self.rules.drop_on_return {
-            self.drop_credit();
+        // Before everything is said nothing more is taken than leases use.
+        self.loss.from = self.loss.from.max(now + 2 * self.timing.timeout_us);
+        match self.loss.basis {
+            Basis::Emergency => self.rebase(Basis::Ledger),
+            Basis::Ledger if self.rules.drop_on_return => self.drop_credit(),
+            Basis::Ledger | Basis::Off => {}
         }
         if stamp.incarnation != self.stamp.incarnation {
+            // Requests that gates nobody knows any more admitted before the loss last as long as ours did. A gate
+            // that comes to a ledger for the first time knows of none.
+            let knew = self.stamp.incarnation != 0 && self.gate.granted > 0;
+            self.past_us = if knew { self.longest_hold_us() } else { 0 };
             self.step = 0;
+            self.course.restart();
+        }
+        if stamp != self.stamp {
+            self.dirty.clear();
+            self.known.clear();
+            self.sums = Sums::default();
         }
         self.stamp = stamp;
         self.applied = 0;
         self.recalled = 0;
         self.syncing = true;
+        self.terms_known = false;
+        self.dry = false;
         self.advice.recall = None;
         self.advice.kept = None;
         self.advice.over.clear();
-        let pods = self.pods().into_iter().map(Account::Pod);
-        let accounts: Vec<Account> = pods.chain(self.limited().into_iter().map(Account::Api)).collect();
-        for account in accounts {
-            if self.held(account) > 0 {
-                self.said(account);
-            }
-        }
+        self.note_all();
         self.urgent = true;
     }
 
@@ -194,6 +262,7 @@ impl Member {
                 }
             }
             self.applied = one.number;
+            *self.known.entry(one.account).or_default() += one.units;
             self.take_one(now, one, out);
         }
         if !lent.is_empty() {
@@ -202,35 +271,61 @@ impl Member {
     }
 
     fn take_one(&mut self, now: Micros, lent: &Lent, out: &mut Vec<Output>) {
-        if self.lapsed {
+        let Lent { account, units, .. } = *lent;
+        if self.lapsed || self.loss.basis != Basis::Ledger {
             // It came too late to be used; what is held is said anew.
-            self.said(lent.account);
-            self.urgent = true;
+            self.not_spent(lent);
+            self.said(account);
+            self.urgent |= self.loss.basis != Basis::Off;
             return;
         }
-        let pod = match lent.account {
-            Account::Api(api) => {
+        let pod = match account {
+            Account::Api(api) if self.is_limited(api) => {
                 let allowance = self.allowance(api);
-                self.gate.ledger.book.apis[api.index()].max = Some(allowance + lent.units);
+                self.gate.ledger.book.apis[api.index()].max = Some(allowance + units);
                 return;
             }
-            Account::Pod(pod) => pod,
-            Account::Trickle => return,
+            Account::Trickle => {
+                self.trickle_lent += units;
+                return;
+            }
+            Account::Pod(pod) if !self.is_shut(pod) => pod,
+            // Nothing here can use it.
+            Account::Api(_) | Account::Pod(_) => {
+                self.not_spent(lent);
+                self.counts.unusable += 1;
+                self.said(account);
+                self.urgent = true;
+                return;
+            }
         };
-        self.gate.ledger.pods.lend(pod, self.lent(pod) + lent.units);
+        self.gate.ledger.pods.lend(pod, self.lent(pod) + units);
         let Some(ticket) = lent.waiter else { return };
-        let served = self.gate.ledger.serve(now, ticket, pod, &mut self.gate.grants);
+        let entry = if lent.trickle { Entry::Trickle } else { Entry::Pool };
+        let served = self.gate.ledger.serve(now, ticket, (pod, entry), &mut self.gate.grants);
         self.gate.hand_over(now, out);
         if !served {
             self.counts.unusable += 1;
-            if lent.special {
-                self.cut(pod, lent.units);
+            if lent.special || lent.trickle {
+                self.not_spent(lent);
+                self.take_back(pod, units);
                 self.urgent = true;
             }
         }
     }
-}
 
-fn on_own_clock(now: Micros, kept: Kept) -> (crate::ids::PodId, i64) {
-    (kept.pod, now.0 as i64 - kept.age_us)
+    /// Tokens of the trickle that were spent for nobody.
+    fn not_spent(&mut self, lent: &Lent) {
+        if lent.trickle && matches!(lent.account, Account::Pod(_)) {
+            self.sums.unspent += u64::from(lent.units);
+            // The units of the trickle's account that came with them go back with the next report.
+        }
+    }
+
+    /// A claim, with its rank among the own waiters. None if this gate does not know the pod.
+    fn on_own_clock(&self, now: Micros, kept: Kept) -> Option<(PodId, i64)> {
+        self.gate.ledger.pods.get(kept.pod)?;
+        let base = if self.gate.ledger.ranker.is_fair() { 0 } else { now.0 as i64 };
+        Some((kept.pod, base - kept.age_us))
+    }
 }

@@ -9,16 +9,22 @@ use prometheus_client::registry::{Registry, Unit};
 use sluicegate::stats::WAIT_BOUNDS_US;
 use sluicegate::{Gate, Reason, Snapshot};
 
+use super::ledger_metrics::OfLedger;
+use super::state;
+
 /// What `/metrics` says its answer is.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Microseconds in a second.
-const SECOND: f64 = 1e6;
+pub(super) const SECOND: f64 = 1e6;
 
 /// The text of `/metrics` now.
 pub(crate) fn text(gate: &Gate) -> String {
     let mut registry = Registry::default();
+    let ledger = gate.ledger();
+    let differing = state::differing(&gate.gates(), &ledger).len() as u64;
     registry.register_collector(Box::new(OneMoment(gate.snapshot())));
+    registry.register_collector(Box::new(OfLedger { ledger, differing }));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("a String takes everything");
     text
@@ -60,24 +66,7 @@ impl Collector for OneMoment {
                 MetricType::Counter,
             )?,
             now.abandoned_units,
-        )?;
-        counter(
-            encoder.encode_descriptor(
-                "sluicegate_ledger_exchanges",
-                "Exchanges with the ledger. The memory ledger is called directly and counts none.",
-                None,
-                MetricType::Counter,
-            )?,
-            0,
-        )?;
-        encoder
-            .encode_descriptor(
-                "sluicegate_ledger_up",
-                "1 while the ledger answers. The memory ledger always does.",
-                None,
-                MetricType::Gauge,
-            )?
-            .encode_gauge(&1u64)
+        )
     }
 }
 
@@ -175,6 +164,6 @@ fn pods(now: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     Ok(())
 }
 
-fn counter(mut encoder: MetricEncoder<'_>, count: u64) -> fmt::Result {
+pub(super) fn counter(mut encoder: MetricEncoder<'_>, count: u64) -> fmt::Result {
     encoder.encode_counter::<NoLabelSet, u64, u64>(&count, None)
 }

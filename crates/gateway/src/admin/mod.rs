@@ -2,7 +2,9 @@
 
 mod dashboard;
 mod events;
+mod ledger_metrics;
 mod metrics;
+mod pods;
 mod state;
 
 use std::io;
@@ -16,7 +18,8 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sluicegate::Gate;
 use sluicegate_config::{AdminSettings, Problems};
@@ -26,14 +29,28 @@ use crate::live::Live;
 use crate::server;
 use state::Identity;
 
-/// What the admin listener asks of the process it runs in.
+/// What the admin listener asks of the process it runs in. Each call may block for a moment, and is made where that
+/// holds nobody up.
 pub trait Control: Send + Sync + 'static {
     /// Applies a JSON merge patch (RFC 7396) of the configuration's `apis`, `pods[].capacity` and
-    /// `admission`. May block for a moment.
+    /// `admission`, at every gate of the pool.
     ///
     /// # Errors
-    /// Every problem that the patched configuration would have; nothing was changed.
-    fn patch(&self, patch: Value) -> Result<PatchAnswer, Problems>;
+    /// Every problem that the patched configuration would have, or why it cannot be told to the others; nothing was
+    /// changed.
+    fn patch(&self, patch: Value) -> Result<PatchAnswer, ControlError>;
+
+    /// A pod registers itself, or says that it is still there. True if it was not there before.
+    ///
+    /// # Errors
+    /// What is wrong with it; or the pods of this pool do not register, or the others cannot be told.
+    fn register(&self, name: &str, pod: Registration) -> Result<bool, ControlError>;
+
+    /// A pod goes: nothing new is sent to it. No error if it is not there.
+    ///
+    /// # Errors
+    /// The pods of this pool do not register, or the others cannot be told.
+    fn deregister(&self, name: &str) -> Result<(), ControlError>;
 
     /// Whether this process should get traffic: configuration loaded, listeners up, not draining.
     /// Never the ledger's state.
@@ -41,6 +58,35 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// Why not, in a few words.
     fn ready(&self) -> Result<(), String>;
+}
+
+/// Why a change was not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlError {
+    /// What was asked for cannot be obeyed.
+    Invalid(Problems),
+    /// The pool is not made for it.
+    Conflict(String),
+    /// The pool's ledger cannot be told now.
+    Unavailable(String),
+}
+
+impl From<Problems> for ControlError {
+    fn from(problems: Problems) -> ControlError {
+        ControlError::Invalid(problems)
+    }
+}
+
+/// What a pod says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// Where it is, as in the configuration.
+    pub url: String,
+    /// Units it can hold at once.
+    pub capacity: u32,
+    /// It is gone when it was silent for so many milliseconds.
+    pub ttl_ms: u64,
 }
 
 /// What a change of the configuration came to.
@@ -162,6 +208,7 @@ fn router(shared: Arc<Shared>) -> axum::Router {
         .route("/v1/state", get(show_state))
         .route("/v1/events", get(events::listen))
         .route("/v1/config", axum::routing::patch(change_config))
+        .route("/v1/pods/{name}", axum::routing::put(pods::put).delete(pods::delete))
         .fallback(async |uri: Uri| problem(StatusCode::NOT_FOUND, &format!("there is no {}", uri.path())))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             let detail = format!("{} does not take {method}", uri.path());
@@ -216,27 +263,59 @@ async fn show_state(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn change_config(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let patch: Value = match json_of(&headers, &body, &["application/merge-patch+json", "application/json"]) {
+        Ok(patch) => patch,
+        Err(response) => return *response,
+    };
+    match beside(&shared, move |control| control.patch(patch)).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => {
+            refused(&error, "the patched configuration would not be valid; nothing was changed")
+        }
+    }
+}
+
+/// A body of one of these kinds, read; else the answer that says what is wrong with it.
+fn json_of<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: &Bytes,
+    kinds: &[&str],
+) -> Result<T, Box<Response>> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if !matches!(kind.as_str(), "application/json" | "application/merge-patch+json") {
-        let detail =
-            format!("`{kind}` is not understood; send application/merge-patch+json or application/json");
-        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, &detail);
+    if !kinds.contains(&kind.as_str()) {
+        let detail = format!("`{kind}` is not understood; send {}", kinds.join(" or "));
+        return Err(Box::new(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, &detail)));
     }
-    let patch: Value = match serde_json::from_slice(&body) {
-        Ok(patch) => patch,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the body is no JSON: {error}")),
-    };
-    match shared.control.patch(patch) {
-        Ok(answer) => Json(answer).into_response(),
-        Err(problems) => {
-            let mut document = document(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "the patched configuration would not be valid; nothing was changed",
-            );
+    serde_json::from_slice(body).map_err(|error| {
+        let what = if error.is_data() { "the body is not as it should be" } else { "the body is no JSON" };
+        Box::new(problem(StatusCode::BAD_REQUEST, &format!("{what}: {error}")))
+    })
+}
+
+/// Runs what may block where it holds up nobody.
+async fn beside<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&dyn Control) -> Result<T, ControlError> + Send + 'static,
+) -> Result<T, ControlError> {
+    let control = Arc::clone(&shared.control);
+    let done = tokio::task::spawn_blocking(move || work(control.as_ref())).await;
+    done.unwrap_or_else(|error| Err(ControlError::Unavailable(error.to_string())))
+}
+
+fn refused(error: &ControlError, invalid: &str) -> Response {
+    match error {
+        ControlError::Invalid(problems) => {
+            let mut document = document(StatusCode::UNPROCESSABLE_ENTITY, invalid);
             document["problems"] =
                 problems.0.iter().map(|one| json!({"what": one.what, "mend": one.mend})).collect();
             answer(StatusCode::UNPROCESSABLE_ENTITY, &document)
+        }
+        ControlError::Conflict(why) => problem(StatusCode::CONFLICT, why),
+        ControlError::Unavailable(why) => {
+            let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, why);
+            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+            response
         }
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::Serialize;
+use sluicegate::link::GateSeen;
 use sluicegate::policy::Mode;
 use sluicegate::snapshot::{ApiSnapshot, PodSnapshot};
-use sluicegate::{Gate, Reason, Snapshot};
+use sluicegate::{Gate, GateId, LedgerView, Reason, Snapshot};
 
 use crate::live::{Live, Rules};
 
@@ -32,7 +33,11 @@ pub(crate) struct State {
     abandoned_units: u64,
     pods: Vec<PodState>,
     apis: Vec<ApiState>,
-    gates: [GateState; 1],
+    gates: Vec<GateState>,
+    /// Labels (or ids) of the gates whose configuration differs from this one's.
+    gates_differing: Vec<String>,
+    /// Why this gate does not obey the pool's latest changes.
+    document_error: Option<String>,
     ledger: LedgerState,
 }
 
@@ -92,6 +97,31 @@ struct LedgerState {
     exchanges: u64,
     pace_ms: u64,
     recovering: bool,
+    /// From here on as this gate sees it. Its life in the ledger's state; 0: none.
+    epoch: u64,
+    /// What was lent may be used.
+    valid: bool,
+    /// Nothing may be used, and it admits by `on_ledger_loss`.
+    emergency: bool,
+    gates_known: u32,
+    /// Units that the ledger wants back.
+    recall: Option<RecallState>,
+    /// The pod on which a claim of the pool's best waiter stands.
+    claimed: Option<String>,
+    pushes_heard: u64,
+    pushes_made: u64,
+    touched: u64,
+    rtt_us: u64,
+    lapses: u64,
+    resyncs: u64,
+    last_error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RecallState {
+    units: u32,
+    /// They are of this api's `max`, not of pods.
+    api: Option<String>,
 }
 
 /// Who this gate is, for as long as the process lives.
@@ -116,13 +146,14 @@ impl Identity {
 /// The state now. With the memory ledger this gate is the only one, and it holds no credit.
 pub(crate) fn now(gate: &Gate, live: &Live, who: &Identity) -> State {
     let rules = live.rules();
-    let now = gate.snapshot();
+    let (now, ledger) = (gate.snapshot(), gate.ledger());
+    let (gates, gates_differing) = gates(gate, &now, &ledger, who);
     State {
         pool: rules.pool.clone(),
-        version: now.version,
+        version: version(&now, &ledger),
         capacity: now.capacity,
         in_use: now.in_use,
-        credit: 0,
+        credit: ledger.credit,
         waiting: now.waiting,
         mode: match now.mode {
             Mode::Enforce => "enforce",
@@ -136,15 +167,10 @@ pub(crate) fn now(gate: &Gate, live: &Live, who: &Identity) -> State {
         trickled: now.trickled,
         claim: claim(&now),
         abandoned_units: now.abandoned_units,
-        gates: [GateState {
-            id: who.id.clone(),
-            label: who.label.clone(),
-            in_use: now.in_use,
-            credit: 0,
-            waiting: now.waiting,
-            last_seen_ms: 0,
-        }],
-        ledger: LedgerState { kind: "memory", up: true, exchanges: 0, pace_ms: 0, recovering: false },
+        gates,
+        gates_differing,
+        document_error: ledger.document_error.clone(),
+        ledger: ledger_state(ledger),
         pods: now
             .pods
             .into_iter()
@@ -152,6 +178,76 @@ pub(crate) fn now(gate: &Gate, live: &Live, who: &Identity) -> State {
             .map(|pod| pod_state(pod, &rules))
             .collect(),
         apis: now.apis.into_iter().map(api_state).collect(),
+    }
+}
+
+/// Of the pool's changes, which all gates share; alone, of this gate's rules.
+fn version(now: &Snapshot, ledger: &LedgerView) -> u64 {
+    if ledger.id.is_some() { ledger.version } else { now.version }
+}
+
+/// This gate, by its own word of this moment, and the others by the ledger's; and those that obey other rules.
+fn gates(
+    gate: &Gate,
+    now: &Snapshot,
+    ledger: &LedgerView,
+    who: &Identity,
+) -> (Vec<GateState>, Vec<String>) {
+    let own = GateState {
+        id: ledger.id.map_or_else(|| who.id.clone(), id_text),
+        label: if ledger.label.is_empty() { who.label.clone() } else { ledger.label.clone() },
+        in_use: now.in_use,
+        credit: ledger.credit,
+        waiting: now.waiting,
+        last_seen_ms: 0,
+    };
+    let seen = gate.gates();
+    let differing = differing(&seen, ledger);
+    let other = |other: GateSeen| GateState {
+        id: id_text(other.id),
+        label: other.label,
+        in_use: other.in_use,
+        credit: other.credit,
+        waiting: other.waiting,
+        last_seen_ms: other.last_seen_ms,
+    };
+    let others = seen.into_iter().filter(|seen| Some(seen.id) != ledger.id).map(other);
+    (std::iter::once(own).chain(others).collect(), differing)
+}
+
+/// Gates whose terms are not this one's: their files differ, or one has not yet taken the latest change.
+pub(crate) fn differing(seen: &[GateSeen], ledger: &LedgerView) -> Vec<String> {
+    let Some(own) = seen.iter().find(|seen| Some(seen.id) == ledger.id) else { return Vec::new() };
+    let others = seen.iter().filter(|other| other.digest != own.digest);
+    others
+        .map(|other| if other.label.is_empty() { id_text(other.id) } else { other.label.clone() })
+        .collect()
+}
+
+fn id_text(id: GateId) -> String {
+    format!("{:032x}", id.0)
+}
+
+fn ledger_state(ledger: LedgerView) -> LedgerState {
+    LedgerState {
+        kind: ledger.kind,
+        up: ledger.up,
+        exchanges: ledger.exchanges,
+        pace_ms: ledger.pace_us / 1000,
+        recovering: ledger.recovering,
+        epoch: ledger.epoch,
+        valid: ledger.valid,
+        emergency: ledger.emergency,
+        gates_known: ledger.gates_known,
+        recall: ledger.recall.map(|(units, api)| RecallState { units, api }),
+        claimed: ledger.claim,
+        pushes_heard: ledger.pushes_heard,
+        pushes_made: ledger.pushes_made,
+        touched: ledger.touched,
+        rtt_us: ledger.rtt_us,
+        lapses: ledger.lapses,
+        resyncs: ledger.resyncs,
+        last_error: ledger.last_error,
     }
 }
 

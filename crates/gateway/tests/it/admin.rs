@@ -1,35 +1,59 @@
 //! The admin listener.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
 use sluicegate_config::{Problem, Problems};
-use sluicegate_gateway::{Admin, Control, PatchAnswer};
+use sluicegate_gateway::{Admin, Control, ControlError, PatchAnswer, Registration};
 use sluicegate_testkit::client::{Answer, Raw, get, get_json, send};
 
 use crate::world::{Plan, World};
 
-/// Keeps what it is told; refuses what has no `apis`.
+/// Keeps what it is told; refuses what has no `apis`, and pods of another scheme than `http`.
 #[derive(Default)]
 pub(crate) struct Recorder {
+    pods: Mutex<BTreeMap<String, Registration>>,
     patches: Mutex<Vec<Value>>,
     unready: Mutex<Option<String>>,
 }
 
 impl Control for Recorder {
-    fn patch(&self, patch: Value) -> Result<PatchAnswer, Problems> {
+    fn patch(&self, patch: Value) -> Result<PatchAnswer, ControlError> {
+        if patch.get("admission").is_some() {
+            return Err(ControlError::Unavailable("the ledger is away".to_owned()));
+        }
         if patch.get("apis").is_none() {
-            let (file, what, mend) = ("f".to_owned(), "no apis".to_owned(), "add some".to_owned());
-            return Err(Problems(vec![Problem { file, line: 1, column: 1, what, mend }]));
+            return Err(problems("no apis", "add some").into());
         }
         self.patches.lock().unwrap().push(patch);
         Ok(PatchAnswer { version: 7, acknowledged: 1, gates: 1 })
     }
 
+    fn register(&self, name: &str, pod: Registration) -> Result<bool, ControlError> {
+        if !pod.url.starts_with("http:") {
+            return Err(problems("a bad url", "write http").into());
+        }
+        Ok(self.pods.lock().unwrap().insert(name.to_owned(), pod).is_none())
+    }
+
+    fn deregister(&self, name: &str) -> Result<(), ControlError> {
+        if name == "listed" {
+            return Err(ControlError::Conflict("the file lists it".to_owned()));
+        }
+        self.pods.lock().unwrap().remove(name);
+        Ok(())
+    }
+
     fn ready(&self) -> Result<(), String> {
         self.unready.lock().unwrap().clone().map_or(Ok(()), Err)
     }
+}
+
+fn problems(what: &str, mend: &str) -> Problems {
+    let (file, what, mend) = ("f".to_owned(), what.to_owned(), mend.to_owned());
+    Problems(vec![Problem { file, line: 1, column: 1, what, mend }])
 }
 
 pub(crate) async fn start(token: Option<&str>) -> (World, Admin, Arc<Recorder>) {
@@ -74,7 +98,10 @@ async fn the_state_is_as_the_contract_says() {
                 "refused": refused, "cancelled": 0, "failed": 0, "exempt": 0, "waited_us": 0},
         ],
         "gates": [{"id": null, "label": null, "in_use": 2, "credit": 0, "waiting": 0, "last_seen_ms": 0}],
-        "ledger": {"kind": "memory", "up": true, "exchanges": 0, "pace_ms": 0, "recovering": false},
+        "gates_differing": [], "document_error": null,
+        "ledger": {"kind": "memory", "up": true, "exchanges": 0, "pace_ms": 0, "recovering": false, "epoch": 0,
+            "valid": true, "emergency": false, "gates_known": 1, "recall": null, "claimed": null, "pushes_heard": 0,
+            "pushes_made": 0, "touched": 0, "rtt_us": 0, "lapses": 0, "resyncs": 0, "last_error": null},
     });
     assert_eq!(state, expected);
     drop(order);
@@ -101,6 +128,12 @@ async fn the_metrics_have_the_contracts_names() {
         "sluicegate_units_abandoned_total 0",
         "sluicegate_ledger_exchanges_total 0",
         "sluicegate_ledger_up 1",
+        "sluicegate_ledger_valid 1",
+        "sluicegate_ledger_pushes_total 0",
+        "sluicegate_ledger_accounts_touched_total 0",
+        "sluicegate_ledger_exchange_seconds_count 0",
+        "sluicegate_gates 1",
+        "sluicegate_gates_differing 0",
         "sluicegate_units_wanted 0",
     ] {
         assert!(text.lines().any(|one| one == line), "{line} is missing in\n{text}");
@@ -136,6 +169,40 @@ async fn a_patch_reaches_the_control_and_its_problems_the_caller() {
     is_problem(&client.answer().await.unwrap(), 415);
     is_problem(&get(admin.local_addr(), "/nothing").await.unwrap(), 404);
     is_problem(&get(admin.local_addr(), "/v1/config").await.unwrap(), 405);
+}
+
+#[tokio::test]
+async fn a_change_that_the_others_cannot_be_told_is_for_later() {
+    let (_world, admin, _) = start(None).await;
+    let answer = send(admin.local_addr(), "PATCH", "/v1/config", "{\"admission\": {}}").await.unwrap();
+    is_problem(&answer, 503);
+    assert_eq!(answer.head.header("retry-after"), "1");
+    assert_eq!(answer.json().unwrap()["detail"], "the ledger is away");
+}
+
+#[tokio::test]
+async fn pods_come_and_go_by_name() {
+    let (_world, admin, control) = start(None).await;
+    let pod = json!({"url": "http://127.0.0.1:9", "capacity": 5, "ttl_ms": 1000}).to_string();
+    let put = async |name: &str, body: &str| {
+        send(admin.local_addr(), "PUT", &format!("/v1/pods/{name}"), body).await.unwrap()
+    };
+    assert_eq!(put("a", &pod).await.head.status, 201);
+    assert_eq!(put("a", &pod).await.head.status, 200);
+    assert_eq!(control.pods.lock().unwrap()["a"].capacity, 5);
+    let bad = put("b", &pod.replace("http:", "ftp:")).await;
+    is_problem(&bad, 422);
+    assert_eq!(bad.json().unwrap()["problems"][0]["what"], "a bad url");
+    is_problem(&put("b", "{\"url\": \"http://127.0.0.1:9\"}").await, 400);
+    is_problem(&put("b", &pod.replace("capacity", "units")).await, 400);
+    let delete = async |name: &str| {
+        send(admin.local_addr(), "DELETE", &format!("/v1/pods/{name}"), "").await.unwrap()
+    };
+    assert_eq!(delete("a").await.head.status, 204);
+    assert_eq!(delete("a").await.head.status, 204);
+    assert!(control.pods.lock().unwrap().is_empty());
+    is_problem(&delete("listed").await, 409);
+    is_problem(&get(admin.local_addr(), "/v1/pods/a").await.unwrap(), 405);
 }
 
 #[tokio::test]

@@ -84,5 +84,6 @@ pub(super) fn join(one: KeeperCounts, other: KeeperCounts, by: impl Fn(u64, u64)
         resyncs: by(one.resyncs, other.resyncs),
         losses: by(one.losses, other.losses),
         stale: by(one.stale, other.stale),
+        trickled: by(one.trickled, other.trickled),
     }
 }

@@ -5,3 +5,4 @@
 mod examples;
 mod gate;
 mod layer;
+mod shared;

@@ -2,5 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper of a test should fail the test")]
 
+mod buckets;
 mod kit;
 mod naive;
+mod proxy;
+mod servers;

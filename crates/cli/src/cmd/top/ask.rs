@@ -44,6 +44,8 @@ pub(super) struct State {
     pub(super) pods: Vec<Pod>,
     pub(super) apis: Vec<Api>,
     pub(super) gates: Vec<Gate>,
+    #[serde(default)]
+    pub(super) ledger: Ledger,
 }
 
 #[derive(Debug, Deserialize)]
@@ -80,6 +82,25 @@ pub(super) struct Api {
 pub(super) struct Gate {
     pub(super) id: String,
     pub(super) label: String,
+    #[serde(default)]
+    pub(super) in_use: u64,
+    #[serde(default)]
+    pub(super) credit: u64,
+    #[serde(default)]
+    pub(super) waiting: u64,
+    #[serde(default)]
+    pub(super) last_seen_ms: u64,
+}
+
+/// What stands between the gates of a pool.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Ledger {
+    pub(super) kind: String,
+    pub(super) up: bool,
+    pub(super) recovering: bool,
+    pub(super) emergency: bool,
+    pub(super) rtt_us: u64,
 }
 
 impl Admin {

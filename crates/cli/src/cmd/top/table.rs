@@ -20,11 +20,50 @@ pub(super) fn lines(now: &State, before: Option<&State>) -> Vec<String> {
     lines.extend(aligned(pods(now), 1));
     lines.push(String::new());
     lines.extend(aligned(apis(now, before), 1));
+    // A gate alone is in the first line.
+    if now.ledger.kind == "redis" {
+        lines.push(String::new());
+        lines.push(ledger(now));
+        lines.extend(aligned(gates(now), 1));
+    }
     lines
 }
 
+fn ledger(now: &State) -> String {
+    let ledger = &now.ledger;
+    let stands = match (ledger.up, ledger.recovering) {
+        (false, _) => "DOES NOT ANSWER",
+        (true, true) => "RECOVERING: nothing is lent yet",
+        (true, false) => "up",
+    };
+    let alone = if ledger.emergency { ", this gate admits by `on_ledger_loss`" } else { "" };
+    format!(
+        "ledger  {} {stands}, {:.1} ms an exchange{alone}",
+        plain(&ledger.kind),
+        ledger.rtt_us as f64 / 1000.0
+    )
+}
+
+fn gates(now: &State) -> Vec<Vec<String>> {
+    let mut rows = vec![words(&["GATE", "IN USE", "CREDIT", "WAITING", "SEEN"])];
+    for gate in &now.gates {
+        rows.push(vec![
+            plain(&gate.label),
+            gate.in_use.to_string(),
+            gate.credit.to_string(),
+            gate.waiting.to_string(),
+            format!("{:.1} s", gate.last_seen_ms as f64 / 1000.0),
+        ]);
+    }
+    rows
+}
+
 fn head(now: &State) -> Vec<String> {
-    let labels: Vec<String> = now.gates.iter().map(|gate| plain(&gate.label)).collect();
+    let label = now.gates.first().map_or_else(String::new, |gate| plain(&gate.label));
+    let others = match now.gates.len() {
+        0 | 1 => String::new(),
+        count => format!(" of {count}"),
+    };
     let mode = match now.mode.as_str() {
         "enforce" => "enforce".to_owned(),
         "shadow" => "SHADOW: nothing is refused".to_owned(),
@@ -45,10 +84,9 @@ fn head(now: &State) -> Vec<String> {
     });
     vec![
         format!(
-            "sluicegate  pool {}  {mode}  rules version {}  gate {}",
+            "sluicegate  pool {}  {mode}  rules version {}  gate {label}{others}",
             plain(&now.pool),
-            now.version,
-            labels.join(", ")
+            now.version
         ),
         pool,
         format!("waits  {} ({} units){claim}", now.waiting, now.waiting_units),
@@ -212,6 +250,21 @@ mod tests {
         let lines = lines(&state(7000, 15, 4, 1), Some(&state(5000, 10, 1, 1)));
         let row = cells(&lines, "report");
         assert_eq!(row[6..], ["15", "2.5", "4", "1.5", "1", "2.0", "ms"]);
+    }
+
+    #[test]
+    fn gates_that_share_a_ledger_stand_under_each_other() {
+        let mut now = state(5000, 0, 0, 0);
+        assert!(!lines(&now, None).iter().any(|line| line.starts_with("GATE")));
+        now.ledger = serde_json::from_value(serde_json::json!({"kind": "redis", "up": true, "rtt_us": 350})).unwrap();
+        let other = serde_json::json!({"id": "y", "label": "other", "in_use": 7, "credit": 3, "waiting": 1, "last_seen_ms": 40});
+        now.gates.push(serde_json::from_value(other).unwrap());
+        let table = lines(&now, None);
+        assert!(table[0].ends_with("gate host of 2"), "{}", table[0]);
+        assert_eq!(cells(&table, "other"), ["other", "7", "3", "1", "0.0", "s"]);
+        assert!(table.contains(&"ledger  redis up, 0.3 ms an exchange".to_owned()), "{table:?}");
+        now.ledger.up = false;
+        assert!(lines(&now, None).iter().any(|line| line.contains("DOES NOT ANSWER")));
     }
 
     #[test]

@@ -1,0 +1,106 @@
+//! The scripts, and the rights that they need.
+
+use std::time::Duration;
+
+use redis::{Cmd, Value, cmd};
+use sluicegate::link::LinkError;
+
+use crate::fault;
+use crate::greet::text;
+use crate::wire::Wire;
+
+/// Least rights of a Redis user that holds a ledger, as `ACL SETUSER` takes them after the password. In a Cluster
+/// add `+cluster|slots`, with a database other than 0 `+select`.
+pub const ACCESS: &str = "~sluicegate:* &sluicegate:* +client|setname +del +evalsha +hdel +hget +hmget +hset +info \
+                          +ping +publish +role +script|load +subscribe +time +zadd +zcard +zrange +zrangebyscore \
+                          +zrem +zrevrangebyscore +zscore";
+
+/// A script as its file has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Script {
+    pub(crate) name: &'static str,
+    text: &'static str,
+}
+
+pub(crate) const EXCHANGE: Script =
+    Script { name: "exchange.lua", text: include_str!("scripts/exchange.lua") };
+pub(crate) const DOCUMENT: Script =
+    Script { name: "document.lua", text: include_str!("scripts/document.lua") };
+pub(crate) const GATES: Script = Script { name: "gates.lua", text: include_str!("scripts/gates.lua") };
+pub(crate) const PROBE: Script = Script { name: "probe.lua", text: include_str!("scripts/probe.lua") };
+
+/// A script that a server knows, by its digest.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    script: Script,
+    digest: String,
+}
+
+impl Script {
+    /// Makes it known to the server.
+    pub(crate) fn load(self, wire: &mut Wire, time: Duration) -> Result<Loaded, LinkError> {
+        let said = wire.call(self.name, cmd("SCRIPT").arg("LOAD").arg(self.text), time)?;
+        match text(&said) {
+            Some(digest) => Ok(Loaded { script: self, digest: digest.to_owned() }),
+            None => Err(fault::protocol(wire.place(), &format!("`SCRIPT LOAD` answered {said:?}"))),
+        }
+    }
+}
+
+impl Loaded {
+    /// A call with these keys; the arguments are for the caller to append.
+    pub(crate) fn command(&self, keys: &[String]) -> Cmd {
+        let mut command = cmd("EVALSHA");
+        command.arg(&self.digest).arg(keys.len()).arg(keys);
+        command
+    }
+
+    /// Runs a [`Loaded::command`]. A server that has forgotten the script (`SCRIPT FLUSH`) is told it once more.
+    pub(crate) fn run(&self, wire: &mut Wire, command: &Cmd, time: Duration) -> Result<Value, LinkError> {
+        let mut said = wire.hear(command, time)?;
+        if said.as_ref().is_err_and(|error| error.code() == "NOSCRIPT") {
+            self.script.load(wire, time)?;
+            said = wire.hear(command, time)?;
+        }
+        said.map_err(|error| fault::refused(wire.place(), self.script.name, &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Commands that this crate sends itself. `SCRIPT LOAD` and `CLIENT SETNAME` are written as the access list has
+    /// them.
+    const SENT: [&str; 7] = ["client|setname", "evalsha", "info", "ping", "role", "script|load", "subscribe"];
+
+    /// Options of commands, which stand in quotes too.
+    const OPTIONS: [&str; 2] = ["limit", "withscores"];
+
+    fn commands_of(script: Script) -> BTreeSet<String> {
+        let code = script.text.lines().filter(|line| !line.trim_start().starts_with("--"));
+        let quoted = code.flat_map(|line| line.split('\'').skip(1).step_by(2));
+        let is_command = |word: &&str| word.len() > 2 && word.bytes().all(|b| b.is_ascii_uppercase());
+        let words = quoted.filter(is_command).map(str::to_ascii_lowercase);
+        words.filter(|word| !OPTIONS.contains(&word.as_str())).collect()
+    }
+
+    /// Neither a right too few nor one too many, and what `check --online` tries is what the ledger uses.
+    #[test]
+    fn the_access_list_is_what_the_scripts_use() {
+        let used: BTreeSet<String> = [EXCHANGE, DOCUMENT, GATES].into_iter().flat_map(commands_of).collect();
+        assert!(used.contains("zadd") && used.contains("hget"), "{used:?}");
+        assert_eq!(commands_of(PROBE), used);
+        let needed: BTreeSet<String> = used.into_iter().chain(SENT.map(str::to_owned)).collect();
+        let given = ACCESS.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_owned);
+        assert_eq!(given.collect::<BTreeSet<_>>(), needed);
+    }
+
+    #[test]
+    fn the_page_has_the_same_list() {
+        let page = include_str!("../../../docs/redis.md");
+        assert!(page.contains(ACCESS), "docs/redis.md must give, on one line: {ACCESS}");
+    }
+}

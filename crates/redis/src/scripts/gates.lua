@@ -1,0 +1,41 @@
+-- All gates that the pool's ledger knows, for those who watch. Writes nothing.
+-- KEYS  1 state, 2 seen: as in exchange.lua
+-- Answers, per gate in the order of their ids, eight strings: id (32 hexadecimal digits), label, units in use by its
+-- leases, idle credit, asks waiting, milliseconds since its last exchange, version of the document it obeys, digest of
+-- its terms.
+-- A script, because the records are packed and should all be of one moment.
+
+local call, unpack_ = redis.call, cmsgpack.unpack
+local blob = call('HGET', KEYS[1], 'm')
+if not blob then return {} end
+local m = unpack_(blob)
+local time = call('TIME')
+-- The ledger's clock, had somebody exchanged just now. It is not held back here: how long a gate has been silent is
+-- what a reader wants to know.
+local clock = m.clock + math.max(0, tonumber(time[1]) * 1000000 + tonumber(time[2]) - m.seen)
+
+local ids = {}
+for _, id in ipairs(call('ZRANGE', KEYS[2], 0, -1)) do
+  if string.byte(id) ~= 35 then ids[#ids + 1] = id end
+end
+table.sort(ids)
+
+local all = {}
+local function add(value)
+  all[#all + 1] = type(value) == 'number' and string.format('%.0f', value) or value
+end
+for _, id in ipairs(ids) do
+  local one = call('HGET', KEYS[1], 'g:' .. id)
+  if one then
+    one = unpack_(one)
+    add(id)
+    add(one.label)
+    add(one.in_use or 0)
+    add(one.idle)
+    add(one.waiting or 0)
+    add(math.floor(math.max(0, clock - one.last) / 1000))
+    add(one.version)
+    add(one.digest)
+  end
+end
+return all
