@@ -36,7 +36,14 @@ struct Case {
 }
 
 const fn world(pods: usize, service_ms: u64, wait_ms: u64) -> World {
-    World { gates: 4, pods, units: 20, service_us: service_ms * 1000, wait_us: wait_ms * 1000, ttl_us: TTL_US }
+    World {
+        gates: 4,
+        pods,
+        units: 20,
+        service_us: service_ms * 1000,
+        wait_us: wait_ms * 1000,
+        ttl_us: TTL_US,
+    }
 }
 
 const CASES: [Case; 5] = [

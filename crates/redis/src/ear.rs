@@ -37,6 +37,12 @@ impl RedisEar {
         Ok(RedisEar { wire, channel, beat, heard: Instant::now(), asked: None })
     }
 
+    /// Asks whether the server still listens to this connection, and hears the answer.
+    pub(crate) fn ping(&mut self, time: Duration) -> Result<(), LinkError> {
+        let said = self.wire.call("PING", &cmd("PING"), time)?;
+        self.payload(&said).map(drop)
+    }
+
     /// Nothing came: a connection that is silent for long may be dead, and nobody else would notice.
     fn see_whether_it_lives(&mut self) -> Result<(), LinkError> {
         match self.asked {

@@ -183,11 +183,12 @@ impl Look {
     /// A gate's second connection may subscribe to its channel.
     fn subscription(&mut self, dialer: &Dialer) {
         let nobody = GateId(0);
-        let ear = dialer
-            .dial(&self.keys)
-            .and_then(|(wire, _)| RedisEar::new(wire, self.keys.channel(nobody), TIME, TIME));
+        let ear = dialer.dial(&self.keys).and_then(|(wire, _)| {
+            let channel = self.keys.channel(nobody);
+            RedisEar::new(wire, channel, TIME, TIME)?.ping(TIME)
+        });
         if let Err(error) = ear {
-            let mend = "give its user `+subscribe` and the channels `&sluicegate:*`".to_owned();
+            let mend = "give its user `+subscribe`, `+ping` and the channels `&sluicegate:*`".to_owned();
             self.error(error.to_string(), mend);
         }
     }

@@ -19,11 +19,23 @@ pub const ACCESS: &str = "~sluicegate:* &sluicegate:* +client|setname +del +eval
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Script {
     pub(crate) name: &'static str,
-    text: &'static str,
+    pub(crate) text: &'static str,
 }
 
-pub(crate) const EXCHANGE: Script =
-    Script { name: "exchange.lua", text: include_str!("scripts/exchange.lua") };
+/// One script in parts, each with its own matter; `head.lua` has the contract.
+pub(crate) const EXCHANGE: Script = Script {
+    name: "exchange.lua",
+    text: concat!(
+        include_str!("scripts/exchange/head.lua"),
+        include_str!("scripts/exchange/state.lua"),
+        include_str!("scripts/exchange/balances.lua"),
+        include_str!("scripts/exchange/terms.lua"),
+        include_str!("scripts/exchange/lives.lua"),
+        include_str!("scripts/exchange/hear.lua"),
+        include_str!("scripts/exchange/serve.lua"),
+        include_str!("scripts/exchange/answer.lua"),
+    ),
+};
 pub(crate) const DOCUMENT: Script =
     Script { name: "document.lua", text: include_str!("scripts/document.lua") };
 pub(crate) const GATES: Script = Script { name: "gates.lua", text: include_str!("scripts/gates.lua") };

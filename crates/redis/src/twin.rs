@@ -199,7 +199,8 @@ fn terms(random: &mut Rng, pods: u32) -> Vec<Terms> {
         pods: (0..pods)
             .filter_map(|pod| {
                 let drains = random.u32(..12) == 0;
-                let one = (PodId(pod), if drains { 0 } else { capacity }, random.u32(..3).saturating_sub(1) * 4);
+                let one =
+                    (PodId(pod), if drains { 0 } else { capacity }, random.u32(..3).saturating_sub(1) * 4);
                 (random.u32(..8) != 0).then_some(one)
             })
             .collect(),
@@ -234,9 +235,10 @@ impl Twins {
             digest.expect("the script is sound")
         };
         // The clock is the test's, and what is pushed is kept for it.
-        let script = include_str!("scripts/exchange.lua");
+        let script = crate::scripts::EXCHANGE.text;
         let clocked = script.replace("local time = call('TIME')", "local time = { A[#A - 1], A[#A] }");
-        let whole = clocked.replace("call('PUBLISH', A[1] .. id, ", "call('RPUSH', 'pushes', id .. '\\n' .. ");
+        let whole =
+            clocked.replace("call('PUBLISH', X.A[1] .. id, ", "call('RPUSH', 'pushes', id .. '\\n' .. ");
         assert_eq!(whole.matches("A[#A]").count(), 1, "the script reads its clock in one place");
         assert_eq!(whole.matches("RPUSH").count(), 1, "the script pushes in one place");
         let exchange = load(&mut wire, &whole);
@@ -281,7 +283,9 @@ impl Twins {
         let heard = self.pushed();
         if heard != pushes || said.pushes as usize != pushes.len() {
             let state = self.compare();
-            return Err(format!("{report:?}\n{reply:?}\nscript pushed {heard:?}\nkeeper {pushes:?}\n{state:?}"));
+            return Err(format!(
+                "{report:?}\n{reply:?}\nscript pushed {heard:?}\nkeeper {pushes:?}\n{state:?}"
+            ));
         }
         Ok(reply)
     }

@@ -162,12 +162,17 @@ impl Alternated {
     /// The rows of a case: each way, then what the others take over ours, run by run.
     pub(super) fn rows(&self, case: &str, units: u32, bar: &Bar) -> Vec<String> {
         let ways = [("gates", &self.gates), ("two scripts", &self.scripts), ("counters", &self.counters)];
-        let mut rows: Vec<String> = ways.iter().map(|(name, costs)| row(case, name, costs, units, bar)).collect();
+        let mut rows: Vec<String> =
+            ways.iter().map(|(name, costs)| row(case, name, costs, units, bar)).collect();
         let redis = |costs: &[Cost]| costs.iter().map(Cost::redis_us).collect::<Vec<_>>();
         for (name, costs) in &ways[1..] {
             let ratio = Spread::of_ratios(&redis(costs), &redis(&self.gates));
-            let least = if *name == "two scripts" { format!("at least {}", bar.times) } else { String::new() };
-            rows.push(format!("{case} | {name} over gates | {} | {least} |  |  |  |  |  |  |  |", ratio.cells(1)));
+            let least =
+                if *name == "two scripts" { format!("at least {}", bar.times) } else { String::new() };
+            rows.push(format!(
+                "{case} | {name} over gates | {} | {least} |  |  |  |  |  |  |  |",
+                ratio.cells(1)
+            ));
         }
         if self.void > 0 {
             rows.push(format!("{case} | void rounds: {} |  |  |  |  |  |  |  |  |  |  |", self.void));
@@ -204,8 +209,10 @@ pub(super) const COLUMNS: [&str; 12] = [
 fn row(case: &str, name: &str, costs: &[Cost], units: u32, bar: &Bar) -> String {
     let spread = |of: fn(&Cost) -> f64| Spread::of(&costs.iter().map(of).collect::<Vec<_>>());
     let is_ours = name == "gates";
-    let talked = |of: fn(&Cost) -> f64| if is_ours { format!("{:.1}", spread(of).median) } else { String::new() };
-    let bar = bar.commands.filter(|_| is_ours).map_or(String::new(), |most| format!("at most {most} commands"));
+    let talked =
+        |of: fn(&Cost) -> f64| if is_ours { format!("{:.1}", spread(of).median) } else { String::new() };
+    let bar =
+        bar.commands.filter(|_| is_ours).map_or(String::new(), |most| format!("at most {most} commands"));
     let peak = costs.iter().map(|cost| cost.ran.verdict.peak).max().unwrap_or(0);
     let over: u64 = costs.iter().map(|cost| cost.ran.verdict.over).sum();
     format!(

@@ -293,7 +293,7 @@ mod tests {
 
     impl Way for Yes {
         fn ask(&mut self, id: usize, _: &Arrival) -> Outcome<Option<Answer>> {
-            if id % 2 == 0 {
+            if id.is_multiple_of(2) {
                 return Ok(Some(Answer::Runs(0)));
             }
             self.later.push(id);
@@ -323,8 +323,7 @@ mod tests {
 
     #[test]
     fn every_request_runs_for_its_time_and_its_pod_counts_it() {
-        let plan: Vec<Arrival> =
-            vec![Arrival { at_us: 0, api: 0, weight: 1, hold_us: 3_000 }; 20];
+        let plan: Vec<Arrival> = vec![Arrival { at_us: 0, api: 0, weight: 1, hold_us: 3_000 }; 20];
         let judge = Judge::new(&[5], 1);
         let ran = run(&[plan.clone(), plan], &judge, |_| Ok(Yes { later: Vec::new(), given: 0 }));
         let ran = ran.expect("nothing fails here");

@@ -39,7 +39,10 @@ impl World {
         let pods: Vec<(&str, u32)> = pods.iter().map(|name| (name.as_str(), self.units)).collect();
         let mut policy = Policy::simple(&pods, &[]);
         policy.apis = (1..=WEIGHT_MAX)
-            .map(|weight| ApiPolicy { wait_us: self.wait_us, ..ApiPolicy::new(&format!("w{weight}"), weight) })
+            .map(|weight| ApiPolicy {
+                wait_us: self.wait_us,
+                ..ApiPolicy::new(&format!("w{weight}"), weight)
+            })
             .collect();
         policy
     }
@@ -104,7 +107,9 @@ impl Gates {
         let gates = Gates { gates: (0..world.gates).map(gate).collect::<Outcome<Vec<_>>>()? };
         let count = world.gates as u32;
         let ready = |view: &LedgerView| view.valid && !view.recovering && view.gates_known == count;
-        gates.until("lends", READY_MAX, |gate| Some(gate.ledger()).filter(|view| !(ready(view) && view.credit > 0)))?;
+        gates.until("lends", READY_MAX, |gate| {
+            Some(gate.ledger()).filter(|view| !(ready(view) && view.credit > 0))
+        })?;
         Ok(gates)
     }
 

@@ -24,7 +24,8 @@ const OTHERS: u32 = 17;
 const WANTED: u32 = 3;
 
 /// Longer than a block of exchanges takes: the other gate must not fall silent meanwhile.
-const TIMING: Timing = Timing { ttl_us: 2_000_000, pace_us: 1_000, hold_max_us: 60_000_000, timeout_us: 500_000 };
+const TIMING: Timing =
+    Timing { ttl_us: 2_000_000, pace_us: 1_000, hold_max_us: 60_000_000, timeout_us: 500_000 };
 /// A ledger without a past lends nothing for ttl + margin, 2.4 s.
 const READY_MAX: Duration = Duration::from_secs(20);
 
@@ -121,7 +122,8 @@ pub(super) fn prices(all: &[Took], held: u32) -> (Prices, Prices) {
     };
     let (none, some) = (of(0), of(16));
     let price = |pick: fn(&Block) -> f64| {
-        let pods: Vec<f64> = none.iter().zip(some).map(|(none, some)| (pick(some) - pick(none)) / 16.0).collect();
+        let pods: Vec<f64> =
+            none.iter().zip(some).map(|(none, some)| (pick(some) - pick(none)) / 16.0).collect();
         let bases: Vec<f64> = none.iter().map(pick).collect();
         Prices { exchange: Spread::of(&bases).median, pod: Spread::of(&pods).median }
     };
@@ -171,7 +173,8 @@ impl Speaker {
             return Err(format!("the ledger knew a new gate: {:?}", hello.reply));
         };
         speaker.stamp = stamp;
-        let all: Vec<(Account, u32)> = (0..).map(|pod| Account::Pod(PodId(pod))).zip(holds.iter().copied()).collect();
+        let all: Vec<(Account, u32)> =
+            (0..).map(|pod| Account::Pod(PodId(pod))).zip(holds.iter().copied()).collect();
         let mut parts = all.chunks(PART_MAX).peekable();
         while let Some(part) = parts.next() {
             let kind = if parts.peek().is_some() { Part::More } else { Part::Last };

@@ -127,7 +127,8 @@ struct Shares {
 impl Shares {
     fn of(samples: &[Sample], world: &World, from_us: u64) -> Shares {
         let arrivals: Vec<Arrival> = samples.iter().map(replayed).collect();
-        let best = replay_best_fit_waiting(&arrivals, &world.capacities(), world.wait_us, WaitOrder::LightFirst);
+        let best =
+            replay_best_fit_waiting(&arrivals, &world.capacities(), world.wait_us, WaitOrder::LightFirst);
         let (mut offered, mut refused, mut expected) = (0u64, 0u64, 0u64);
         for (sample, served) in samples.iter().zip(best.served) {
             if sample.arrival.at_us >= from_us {

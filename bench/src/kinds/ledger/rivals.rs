@@ -146,7 +146,8 @@ impl Client<'_> {
 
     fn take(&mut self, id: usize, weight: u32, tries: u32) {
         let rival = self.rival;
-        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.state =
+            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let pod = (self.state >> 33) as usize % rival.pods;
         let command = match rival.kind {
             Kind::Scripts => cmd("EVALSHA").arg(&rival.take).arg(1).arg(FREE).arg(weight).take(),

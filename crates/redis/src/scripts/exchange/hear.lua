@@ -1,0 +1,132 @@
+-- Part of exchange.lua: hearing a report.
+
+function F.hear_holds(mine)
+  local kept = F.held_by(mine.epoch)
+  local pending = mine.pending
+  local first = 1
+  while pending[first] and pending[first][1] <= X.applied do
+    local lent = pending[first]
+    if lent[3] > 0 then kept.units[lent[2]], kept.changed = (kept.units[lent[2]] or 0) + lent[3], true end
+    first = first + 1
+  end
+  if first > 1 then
+    local rest = {}
+    for i = first, #pending do rest[#rest + 1] = pending[i] end
+    mine.pending = rest
+  end
+  for _ = 1, num(X.A[X.at]) do
+    local account, units = X.A[X.at + 1], num(X.A[X.at + 2])
+    X.at = X.at + 2
+    if string.byte(account) ~= 97 or F.balance(account) then
+      local old = kept.units[account] or 0
+      if old ~= units then
+        kept.units[account], kept.changed = units > 0 and units or nil, true
+        X.touched = X.touched + 1
+        F.change(account, old, units)
+      end
+    end
+  end
+  X.at = X.at + 1
+end
+
+function F.hear_used(mine)
+  for _ = 1, num(X.A[X.at]) do
+    local api, units = X.A[X.at + 1], num(X.A[X.at + 2])
+    X.at = X.at + 2
+    F.use_changed(api, mine.used[api] or 0, units)
+    mine.used[api] = units
+  end
+  X.at = X.at + 1
+end
+
+function F.hear_waiters(mine)
+  F.drop_waiters(X.gate)
+  local count = num(X.A[X.at])
+  if count > 0 then
+    local base = m.fair == 1 and 0 or m.clock
+    local members, scored = {}, {}
+    for i = 1, count do
+      local ticket, api, weight, pin, age = X.A[X.at + 1], X.A[X.at + 2], X.A[X.at + 3], X.A[X.at + 4], num(X.A[X.at + 5])
+      X.at = X.at + 5
+      -- Padded, so that the order of equals is that of the numbers.
+      local member = table.concat({ X.gate, fmt('%20s', ticket), weight, api, pin }, X.US)
+      members[i] = member
+      scored[2 * i - 1], scored[2 * i] = base - age, member
+    end
+    call('ZADD', X.L, unpack(scored))
+    F.put('w:' .. X.gate, pack(members))
+  end
+  X.at = X.at + 1
+end
+
+function F.hear_rates(mine)
+  m.done = m.done + max(0, X.said_done - mine.done)
+  m.queued = m.queued + X.said_queued - mine.queued
+  m.vtime = max(m.vtime, X.said_vtime)
+  local unspent = max(0, X.said_unspent - mine.unspent)
+  if unspent > 0 then m.tokens = min(m.tokens + unspent * X.MICRO, m.share * X.MICRO) end
+  mine.done, mine.queued, mine.unspent, mine.version = X.said_done, X.said_queued, X.said_unspent, X.said_version
+  mine.label, mine.in_use, mine.waiting = X.label, num(X.A[24]), num(X.A[25])
+end
+
+function F.hear_pods(mine)
+  local avoid = {}
+  for i = 1, num(X.A[X.at]) do
+    avoid[i] = 'p:' .. X.A[X.at + 1]
+    X.at = X.at + 1
+  end
+  X.at = X.at + 1
+  mine.avoid = avoid
+  for _ = 1, num(X.A[X.at]) do
+    local account, in_use = 'p:' .. X.A[X.at + 1], num(X.A[X.at + 2])
+    X.at = X.at + 2
+    local one = F.balance(account)
+    if one then
+      local units = min(max(0, in_use - one[2]), one[1])
+      F.set_outside(account, units)
+      if units > 0 then m.outs[account] = m.clock + X.OUTSIDE_US end
+    end
+  end
+end
+
+function F.end_sync(mine)
+  mine.syncing = 0
+  F.release_where(function(one) return one[2] == X.gate end, { 1000000000 })
+end
+
+function F.credit_pending(mine)
+  local units = 0
+  for _, lent in ipairs(mine.pending) do
+    if lent[4] == '' and F.is_pod(lent[2]) then units = units + lent[3] end
+  end
+  return units
+end
+
+-- What the report says is written down. Answers the verdict: a(pplied), s(tale) or r(esync).
+function F.hear()
+  local mine = F.rec(X.gate)
+  if not mine or X.said_inc ~= m.inc or X.said_epoch ~= mine.epoch then return F.welcome(mine) end
+  if X.number <= mine.number then return 's' end
+  F.rec_changed(mine)
+  mine.number, mine.last, mine.hold = X.number, m.clock, X.hold_us
+  if mine.syncing == 1 and X.part == 'c' then return 'r' end
+  F.hear_terms(mine)
+  F.hear_holds(mine)
+  F.hear_used(mine)
+  local waiters_at = X.at
+  X.at = waiters_at + 5 * num(X.A[waiters_at]) + 1
+  F.hear_rates(mine)
+  F.hear_pods(mine)
+  if X.part == 'l' then F.end_sync(mine) end
+  X.at = waiters_at
+  F.hear_waiters(mine)
+  mine.idle = X.said_idle + F.credit_pending(mine)
+  if mine.recall[1] and mine.recall[1] <= X.recalled then mine.recall = {} end
+  return 'a'
+end
+
+-- Who has credit that could be recalled.
+function F.note_idle()
+  local mine = X.recs[X.gate]
+  if mine.syncing == 1 or mine.idle == 0 then call('ZREM', X.I, X.gate) else call('ZADD', X.I, mine.idle, X.gate) end
+end

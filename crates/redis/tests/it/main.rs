@@ -1,0 +1,10 @@
+//! The ledger against real servers.
+
+mod access;
+mod fake;
+mod kit;
+mod life;
+mod online;
+mod talk;
+mod tls;
+mod topology;
