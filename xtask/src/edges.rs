@@ -55,6 +55,7 @@ const PLACES: [Place; 12] = [
             "sluicegate-config",
             "sluicegate-core",
             "sluicegate-gateway",
+            "sluicegate-redis",
             "sluicegate-sim",
             "sluicegate-testkit",
             "sluicegate-trial",

@@ -59,7 +59,7 @@ pub(crate) fn run(
     Ok(row(policy, traffic, &pool_world::run(&setup)?))
 }
 
-/// The shared pool counts from its first arrival on, and waits of all apis together.
+/// The shared pool counts from its first arrival on, and waits of all apis together. Use is that of mean holds.
 fn row(policy: &Policy, traffic: &Traffic, outcome: &Outcome) -> Row {
     let mut means = vec![0.0; policy.apis.len()];
     traffic.streams.iter().for_each(|stream| means[stream.api] = stream.mean_us);
@@ -87,7 +87,7 @@ fn row(policy: &Policy, traffic: &Traffic, outcome: &Outcome) -> Row {
         refused: outcome.refused,
         refused_share: outcome.share_refused(),
         refused_share_error: None,
-        utilisation: (units_us / (f64::from(capacity(policy).max(1)) * span_us)).min(1.0),
+        utilisation: (units_us * inside(traffic) / (f64::from(capacity(policy).max(1)) * span_us)).min(1.0),
         wait: Some(Waits::of(&outcome.waits)),
         apis: apis.collect(),
         ledger: Some(LedgerLoad {
@@ -97,4 +97,16 @@ fn row(policy: &Policy, traffic: &Traffic, outcome: &Outcome) -> Row {
             commands_per_1000: outcome.exchanges_per_1000(),
         }),
     }
+}
+
+/// The part of all holds that ends before the last arrival, if each began at once.
+fn inside(traffic: &Traffic) -> f64 {
+    let last = traffic.window_us().1;
+    let sums = traffic.arrivals.iter().map(|one| {
+        let hold = u128::from(one.weight) * u128::from(one.hold_us);
+        let inside = one.hold_us.min(last.saturating_sub(one.at_us));
+        (u128::from(one.weight) * u128::from(inside), hold)
+    });
+    let (inside, all) = sums.fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+    inside as f64 / (all as f64).max(1.0)
 }

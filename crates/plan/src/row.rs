@@ -107,8 +107,8 @@ pub(crate) struct Tally<'a> {
     waits: Histogram,
     /// Offered and refused by part of the run.
     batches: Vec<(u64, u64)>,
+    /// Units times microseconds in use between the first and the last arrival that count.
     unit_us: u128,
-    last_end_us: u64,
 }
 
 impl<'a> Tally<'a> {
@@ -119,14 +119,17 @@ impl<'a> Tally<'a> {
             waits: Histogram::default(),
             batches: vec![(0, 0); BATCHES],
             unit_us: 0,
-            last_end_us: 0,
         }
     }
 
     /// Arrival `index` was admitted after so many microseconds, or refused.
     pub(crate) fn decide(&mut self, index: usize, waited_us: Option<u64>) {
-        let Some(counted) = index.checked_sub(self.traffic.warm) else { return };
         let arrival = &self.traffic.arrivals[index];
+        if let Some(waited_us) = waited_us {
+            let held_us = self.traffic.inside_us(arrival.at_us + waited_us, arrival.hold_us);
+            self.unit_us += u128::from(arrival.weight) * u128::from(held_us);
+        }
+        let Some(counted) = index.checked_sub(self.traffic.warm) else { return };
         let of_all = self.traffic.arrivals.len() - self.traffic.warm;
         let batch = &mut self.batches[counted * BATCHES / of_all];
         let api = &mut self.apis[arrival.api];
@@ -140,19 +143,13 @@ impl<'a> Tally<'a> {
             Some(waited_us) => {
                 api.waits.add(waited_us);
                 self.waits.add(waited_us);
-                self.unit_us += u128::from(arrival.weight) * u128::from(arrival.hold_us);
-                self.last_end_us = self.last_end_us.max(arrival.at_us + waited_us + arrival.hold_us);
             }
         }
     }
 
     pub(crate) fn row(&self, policy: &Policy, waits: bool) -> Row {
-        let arrivals = &self.traffic.arrivals;
-        let first = arrivals.get(self.traffic.warm).map_or(0, |one| one.at_us);
-        let last = arrivals.last().map_or(0, |one| one.at_us);
-        // After a warm-up as many holds reach in as reach out; without one all of them are inside.
-        let end = if self.traffic.warm > 0 { last } else { self.last_end_us.max(last) };
-        let span_us = end.saturating_sub(first).max(1) as f64;
+        let (first, last) = self.traffic.window_us();
+        let span_us = (last - first).max(1) as f64;
         let offered = self.apis.iter().map(|api| api.offered).sum();
         let refused = self.apis.iter().map(|api| api.refused).sum();
         let apis = policy.apis.iter().zip(&self.apis).filter(|(_, api)| api.offered > 0);

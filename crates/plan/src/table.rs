@@ -36,7 +36,7 @@ pub(crate) fn span(us: u64) -> String {
 /// Milliseconds as they fit a column.
 pub(crate) fn millis(ms: f64) -> String {
     match ms {
-        ms if ms == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         ms if ms < 10.0 => format!("{ms:.2} ms"),
         ms if ms < 10_000.0 => format!("{ms:.0} ms"),
         ms => format!("{:.1} s", ms / 1e3),

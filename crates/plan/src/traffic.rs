@@ -205,6 +205,18 @@ impl Traffic {
         self.streams.iter().map(units).sum::<f64>() / capacity(policy).max(1) as f64
     }
 
+    /// When the first and the last arrival that count come, microseconds.
+    pub(crate) fn window_us(&self) -> (u64, u64) {
+        let first = self.arrivals.get(self.warm).map_or(0, |one| one.at_us);
+        (first, self.arrivals.last().map_or(first, |one| one.at_us))
+    }
+
+    /// How much of a hold that begins at `start_us` lies between them.
+    pub(crate) fn inside_us(&self, start_us: u64, hold_us: u64) -> u64 {
+        let (first, last) = self.window_us();
+        (start_us + hold_us).min(last).saturating_sub(start_us.max(first))
+    }
+
     /// Requests per second.
     #[must_use]
     pub fn per_s(&self) -> f64 {

@@ -36,17 +36,25 @@ pub(crate) fn refused(place: &str, doing: &str, error: &ServerError) -> LinkErro
         "ERR" if details.contains("user_script") => LinkErrorKind::Protocol,
         _ => LinkErrorKind::Refused,
     };
-    let said = if details.is_empty() { code.to_owned() } else { format!("{code} {details}") };
-    LinkError::new(kind, format!("{place}: {doing}: {}{}", said.trim_end(), mend(code)))
+    let details = details.strip_prefix(code).unwrap_or(details).trim();
+    LinkError::new(kind, format!("{place}: {doing}: {code} {details}{}", mend(code)))
 }
 
-/// The code of an error. Errors out of a script have it in their text.
+/// The code of an error. One from within a script may have it in its text only.
 fn code_of(error: &ServerError) -> &str {
-    let in_text = error.details().and_then(|text| text.split_whitespace().next());
-    match (error.code(), in_text) {
-        ("ERR", Some(word)) if !mend(word).is_empty() => word,
-        (code, _) => code,
+    let details = error.details().unwrap_or_default();
+    match error.code() {
+        "ERR" if is_missing_right(details) => "NOPERM",
+        "ERR" => details.split_whitespace().next().filter(|word| !mend(word).is_empty()).unwrap_or("ERR"),
+        code => code,
     }
+}
+
+/// Whether these words of a server mean that its access list forbids something. 7.0 and 7.2 say it differently.
+pub(crate) fn is_missing_right(said: &str) -> bool {
+    said.starts_with("NOPERM")
+        || said.contains("The user executing the script can't")
+        || said.contains("ACL failure")
 }
 
 /// What helps against an error of this code; begins with `; `.
@@ -103,5 +111,13 @@ mod tests {
         let broken =
             said("-ERR user_script:3: attempt to index a nil value script: 1f, on @user_script:3.\r\n");
         assert_eq!(broken.kind, LinkErrorKind::Protocol);
+        for forbidden in [
+            "-ERR The user executing the script can't run this command or subcommand script: 94, on @user_script:3.\r\n",
+            "-NOPERM ACL failure in script: User a has no permissions to run the 'zadd' command\r\n",
+        ] {
+            let error = said(forbidden);
+            assert_eq!(error.kind, LinkErrorKind::Refused, "{error}");
+            assert!(error.what.contains(": NOPERM ") && error.what.ends_with("docs/redis.md"), "{error}");
+        }
     }
 }

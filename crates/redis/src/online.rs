@@ -150,9 +150,7 @@ impl Look {
         for pair in failed.chunks(2) {
             let command = pair.first().and_then(text).unwrap_or("?").to_ascii_lowercase();
             let said = pair.get(1).and_then(text).unwrap_or("?");
-            // The server names the command in its words; what is common to all is the rest.
-            let code = said.split_whitespace().next().unwrap_or("?");
-            let reason = if code == "NOPERM" || said.contains("ACL") { "ACL" } else { said };
+            let reason = if fault::is_missing_right(said) { "ACL" } else { said };
             by_reason.entry(reason.to_owned()).or_default().push(command);
         }
         for (reason, mut commands) in by_reason {

@@ -3,13 +3,13 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use sluicegate_core::shared::{GateId, Part, Reply, Report, Verdict};
+use sluicegate_core::shared::{GateId, Reply, Report, Verdict};
 use sluicegate_core::time::Micros;
 
 use crate::engine::Engine;
 use crate::gate::{Shared, State};
 use crate::link::{Document, Exchanged, Ledger, LinkError, Names, Stored};
-use crate::shared::{Job, Leaving, LedgerView, Post};
+use crate::shared::{Job, LedgerView, Post};
 
 /// Time before a second try, and what it grows to while tries fail. Each is spread by half, so that the gates of a
 /// pool do not come back all at once.
@@ -111,7 +111,7 @@ impl Courier {
             if state.closed {
                 return Work::Close;
             }
-            let (ear_lost, leaving) = {
+            let (ear_lost, left) = {
                 let mut desk = self.post().desk();
                 if let Some(job) = desk.jobs.pop_front() {
                     return Work::Job(job);
@@ -119,15 +119,15 @@ impl Courier {
                 if self.connected && std::mem::take(&mut desk.reread) {
                     return Work::Reread;
                 }
-                (desk.ear_lost, desk.leaving)
+                (desk.ear_lost, desk.left)
             };
             let mut wake = Micros::NEVER;
-            if leaving != Leaving::Done && !self.connected {
+            if !left && !self.connected {
                 if now >= self.connect.at {
                     return Work::Connect;
                 }
                 wake = self.connect.at;
-            } else if leaving != Leaving::Done {
+            } else if !left {
                 let State { core, out, .. } = &mut *state;
                 let Engine::Shared(member) = core else { unreachable!("a shared gate has a member") };
                 let report = member.poll(now, out);
@@ -219,41 +219,31 @@ impl Courier {
     }
 
     fn exchange(&mut self, report: &Report, names: &Names) -> Result<(), LinkError> {
-        let mut report = report.clone();
-        report.version = self.obeyed;
-        let leaving = self.post().desk().leaving == Leaving::Asked;
-        report.leaving |= leaving;
         let begin = self.shared.clock.now();
-        let exchanged = self.ledger.exchange(names, &report)?;
+        let exchanged = self.ledger.exchange(names, report)?;
         let rtt_us = self.shared.clock.now().since(begin);
         self.connect = Again::at_once();
         if std::mem::take(&mut self.said) {
             tracing::info!("the ledger answers again");
         }
         let reply = &exchanged.reply;
-        let left = self.note(names, &exchanged, rtt_us, report.leaving && report.part != Part::More);
+        self.note(names, &exchanged, rtt_us);
         let (mut state, now) = self.shared.enter();
         state.cut_off = false;
         let State { core, out, .. } = &mut *state;
-        if let Engine::Shared(member) = core {
-            member.on_reply(now, reply, out);
-            if left {
-                // What the last reply still brought is not this gate's to use.
-                member.leave_at_once(now, out);
-            }
-        }
+        let Engine::Shared(member) = core else { unreachable!("a shared gate has a member") };
+        member.on_reply(now, reply, out);
+        let left = member.has_left();
         self.shared.finish(state);
         if left {
-            self.post().desk().leaving = Leaving::Done;
+            self.post().desk().left = true;
             self.post().told.notify_all();
         }
         if reply.version != self.looked { self.read_document() } else { Ok(()) }
     }
 
-    /// Writes down what an exchange came to. Answers whether the gate, if it `goes`, has gone by it.
-    fn note(&self, names: &Names, exchanged: &Exchanged, rtt_us: u64, goes: bool) -> bool {
+    fn note(&self, names: &Names, exchanged: &Exchanged, rtt_us: u64) {
         let Exchanged { reply, pushes, touched } = exchanged;
-        let left = goes && reply.verdict == Verdict::Applied;
         let mut desk = self.post().desk();
         let view = &mut desk.view;
         view.up = true;
@@ -262,7 +252,6 @@ impl Courier {
         view.touched += u64::from(*touched);
         view.count_rtt(rtt_us);
         learn(view, names, reply);
-        left
     }
 
     /// Reads the document, has it obeyed, and puts it back if the ledger lost it.

@@ -136,17 +136,10 @@ pub(crate) struct Desk {
     pub(crate) ear_life: u64,
     /// The link thread should make another.
     pub(crate) ear_lost: bool,
-    pub(crate) leaving: Leaving,
+    /// The ledger knows that this gate has gone; nothing more is said to it.
+    pub(crate) left: bool,
     /// Somebody new wants to know the document.
     pub(crate) reread: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leaving {
-    No,
-    Asked,
-    /// The ledger knows; nothing more is said to it.
-    Done,
 }
 
 /// What a caller wants of the ledger. The link thread does it between exchanges.
@@ -169,7 +162,7 @@ impl Post {
             ear: None,
             ear_life: 0,
             ear_lost: true,
-            leaving: Leaving::No,
+            left: false,
             reread: false,
         };
         Post {
@@ -364,14 +357,9 @@ impl Gate {
             if let Engine::Shared(member) = core {
                 member.leave_at_once(now, out);
             }
-            let mut desk = post.desk();
-            if desk.leaving == Leaving::No {
-                desk.leaving = Leaving::Asked;
-            }
         });
-        shared.ring(post);
-        let gone = post.told.wait_timeout_while(post.desk(), patience, |desk| desk.leaving != Leaving::Done);
-        gone.unwrap_or_else(PoisonError::into_inner).0.leaving == Leaving::Done
+        let gone = post.told.wait_timeout_while(post.desk(), patience, |desk| !desk.left);
+        gone.unwrap_or_else(PoisonError::into_inner).0.left
     }
 }
 

@@ -169,13 +169,15 @@ impl Alternated {
             let ratio = Spread::of_ratios(&redis(costs), &redis(&self.gates));
             let least =
                 if *name == "two scripts" { format!("at least {}", bar.times) } else { String::new() };
+            // Commands, pushes and the rest are beside each way already.
             rows.push(format!(
-                "{case} | {name} over gates | {} | {least} |  |  |  |  |  |  |  |",
-                ratio.cells(1)
+                "{case} | {name} over gates | {} | {least}{}",
+                ratio.cells(1),
+                " | ".repeat(7)
             ));
         }
         if self.void > 0 {
-            rows.push(format!("{case} | void rounds: {} |  |  |  |  |  |  |  |  |  |  |", self.void));
+            rows.push(format!("{case} | void rounds: {}{}", self.void, " | ".repeat(10)));
         }
         rows
     }

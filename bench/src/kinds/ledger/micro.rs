@@ -29,8 +29,8 @@ const TIMING: Timing =
 /// A ledger without a past lends nothing for ttl + margin, 2.4 s.
 const READY_MAX: Duration = Duration::from_secs(20);
 
-/// Exchanges between two looks at the server's own figures.
-const BLOCK: u32 = 500;
+/// Exchanges between two looks at the server's own figures: an even number.
+pub(super) const BLOCK: u32 = 500;
 
 /// What is said in every exchange of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,11 +72,11 @@ pub(super) fn shapes() -> Vec<Shape> {
     shapes
 }
 
-/// Each shape in each round.
+/// Each shape in each round, by so many exchanges (an even number).
 ///
 /// # Errors
 /// The ledger does not take the reports.
-pub(super) fn measured(redis: &Redis, rounds: u32) -> Outcome<Vec<Took>> {
+pub(super) fn measured(redis: &Redis, rounds: u32, exchanges: u32) -> Outcome<Vec<Took>> {
     let mut other = Speaker::join(redis, 2, &vec![OTHERS; PODS as usize])?;
     let mut gate = Speaker::join(redis, 1, &[1; 200])?;
     let begun = Instant::now();
@@ -93,7 +93,7 @@ pub(super) fn measured(redis: &Redis, rounds: u32) -> Outcome<Vec<Took>> {
         for (shape, blocks, touched) in &mut all {
             other.say(Part::Changes, Vec::new(), 0)?;
             gate.hold_on(shape.held)?;
-            let (block, count) = gate.block(redis, *shape)?;
+            let (block, count) = gate.block(redis, *shape, exchanges)?;
             blocks.push(block);
             *touched += count;
         }
@@ -101,7 +101,7 @@ pub(super) fn measured(redis: &Redis, rounds: u32) -> Outcome<Vec<Took>> {
     let took = |(shape, blocks, touched): (Shape, Vec<Block>, u64)| {
         let spread = |of: fn(&Block) -> f64| Spread::of(&blocks.iter().map(of).collect::<Vec<_>>());
         let (script, cpu) = (spread(|block| block.script_us), spread(|block| block.cpu_us));
-        Took { shape, script, cpu, touched: touched as f64 / f64::from(rounds * BLOCK), blocks }
+        Took { shape, script, cpu, touched: touched as f64 / f64::from(rounds * exchanges), blocks }
     };
     Ok(all.into_iter().map(took).collect())
 }
@@ -197,16 +197,16 @@ impl Speaker {
     }
 
     /// Exchanges of this shape, and the accounts that they changed.
-    fn block(&mut self, redis: &Redis, shape: Shape) -> Outcome<(Block, u64)> {
+    fn block(&mut self, redis: &Redis, shape: Shape, exchanges: u32) -> Outcome<(Block, u64)> {
         let (cpu, script) = (redis.cpu(), script_time(redis));
         let mut touched = 0;
-        for turn in 0..BLOCK {
+        for turn in 0..exchanges {
             // Up and down again: an even number of turns leaves all as it was.
             let units = 2 - turn % 2;
             let holds = (0..shape.changed).map(|pod| (Account::Pod(PodId(pod)), units)).collect();
             touched += u64::from(self.say(Part::Changes, holds, shape.waiters)?.touched);
         }
-        let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(BLOCK);
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(exchanges);
         let block = Block { script_us: each(script_time(redis) - script), cpu_us: each(redis.cpu() - cpu) };
         Ok((block, touched))
     }

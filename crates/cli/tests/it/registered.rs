@@ -78,7 +78,8 @@ async fn what_is_no_pod_is_refused_with_the_mend() {
     let (handles, listed) = pods(1, |name| PodOptions::new(name, 20)).await;
     let running = Running::start(REGISTERED);
     let put_text = async |name: &str, body: Value| {
-        let answer = send(running.admin, "PUT", &format!("/v1/pods/{name}"), &body.to_string()).await.unwrap();
+        let answer =
+            send(running.admin, "PUT", &format!("/v1/pods/{name}"), &body.to_string()).await.unwrap();
         (answer.head.status, answer.text())
     };
     for (name, body, word) in [

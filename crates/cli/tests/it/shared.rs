@@ -38,7 +38,10 @@ async fn a_patch_at_one_gate_is_obeyed_by_all_and_null_clears_it_at_any() {
         let state = gate.state().await;
         assert_eq!(state["version"], answer["version"]);
         assert_eq!((&state["capacity"], &state["apis"][0]["weight"]), (&30.into(), &5.into()));
-        assert_eq!((&state["gates_differing"], &state["document_error"]), (&serde_json::json!([]), &Value::Null));
+        assert_eq!(
+            (&state["gates_differing"], &state["document_error"]),
+            (&serde_json::json!([]), &Value::Null)
+        );
     }
     // A bad one changes nothing anywhere.
     let bad = send(two.admin, "PATCH", "/v1/config", r#"{"apis": {"light": {"weight": 0}}}"#).await.unwrap();
@@ -65,7 +68,8 @@ async fn a_gate_whose_file_differs_is_named_and_one_that_cannot_obey_says_so() {
     let redis = Redis::with(RedisOptions::tcp());
     let one = over(&redis, &format!("{yaml}{APIS}"));
     let two = over(&redis, &yaml.replace("capacity: 20", "capacity: 10"));
-    until(one.admin, "the other's name", |state| state["gates_differing"].as_array().unwrap().len() == 1).await;
+    until(one.admin, "the other's name", |state| state["gates_differing"].as_array().unwrap().len() == 1)
+        .await;
     let metrics = get(one.admin, "/metrics").await.unwrap().text();
     assert!(metrics.contains("sluicegate_gates_differing 1"), "{metrics}");
     // The second one has no api of this name.

@@ -36,6 +36,7 @@ impl Keeper {
     pub(super) fn serve(&mut self, speaker: GateId, pushes: &mut Vec<(GateId, Push)>) {
         let mut told: BTreeSet<GateId> = BTreeSet::new();
         self.accounts.fill(self.clock);
+        let before = self.claim.map(|claim| claim.pod);
         let unmet = self.serve_waiters(speaker, &mut told);
         self.scarce = !unmet.pods.is_empty();
         let apis: BTreeSet<ApiId> = unmet.apis.iter().map(|(_, waiting)| waiting.api).collect();
@@ -43,6 +44,9 @@ impl Keeper {
         self.recall(&unmet, &mut told);
         self.give_credit(speaker);
         self.give_allowances(speaker);
+        if self.claim.is_some_and(|claim| Some(claim.pod) != before) {
+            self.tell_holders(&mut told);
+        }
         told.remove(&speaker);
         if self.rules.pushes {
             self.push(&told, pushes);
@@ -276,6 +280,14 @@ impl Keeper {
                 self.lend(gate, Lent { account, units, number: 0, waiter, special: false, trickle: false });
             }
         }
+    }
+
+    /// A new claim is told to those who hold units of its pod.
+    fn tell_holders(&self, told: &mut BTreeSet<GateId>) {
+        let Some(claim) = self.claim else { return };
+        let account = Account::Pod(claim.pod);
+        let holders = self.records.iter().filter(|(_, record)| record.holds.contains_key(&account));
+        told.extend(holders.map(|(gate, _)| *gate));
     }
 
     fn push(&mut self, told: &BTreeSet<GateId>, pushes: &mut Vec<(GateId, Push)>) {

@@ -2,8 +2,11 @@
 //! small cases, and named cases from other people's bugs.
 
 mod books;
+mod desk;
 mod exhaustive;
 mod judge;
 mod laws;
+mod member_loss;
+mod member_words;
 mod regress;
 mod shared;

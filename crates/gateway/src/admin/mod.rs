@@ -269,9 +269,7 @@ async fn change_config(State(shared): State<Arc<Shared>>, headers: HeaderMap, bo
     };
     match beside(&shared, move |control| control.patch(patch)).await {
         Ok(answer) => Json(answer).into_response(),
-        Err(error) => {
-            refused(&error, "the patched configuration would not be valid; nothing was changed")
-        }
+        Err(error) => refused(&error, "the patched configuration would not be valid; nothing was changed"),
     }
 }
 

@@ -187,12 +187,7 @@ fn version(now: &Snapshot, ledger: &LedgerView) -> u64 {
 }
 
 /// This gate, by its own word of this moment, and the others by the ledger's; and those that obey other rules.
-fn gates(
-    gate: &Gate,
-    now: &Snapshot,
-    ledger: &LedgerView,
-    who: &Identity,
-) -> (Vec<GateState>, Vec<String>) {
+fn gates(gate: &Gate, now: &Snapshot, ledger: &LedgerView, who: &Identity) -> (Vec<GateState>, Vec<String>) {
     let own = GateState {
         id: ledger.id.map_or_else(|| who.id.clone(), id_text),
         label: if ledger.label.is_empty() { who.label.clone() } else { ledger.label.clone() },
@@ -219,9 +214,7 @@ fn gates(
 pub(crate) fn differing(seen: &[GateSeen], ledger: &LedgerView) -> Vec<String> {
     let Some(own) = seen.iter().find(|seen| Some(seen.id) == ledger.id) else { return Vec::new() };
     let others = seen.iter().filter(|other| other.digest != own.digest);
-    others
-        .map(|other| if other.label.is_empty() { id_text(other.id) } else { other.label.clone() })
-        .collect()
+    others.map(|other| if other.label.is_empty() { id_text(other.id) } else { other.label.clone() }).collect()
 }
 
 fn id_text(id: GateId) -> String {

@@ -195,9 +195,8 @@ async fn pods_come_and_go_by_name() {
     assert_eq!(bad.json().unwrap()["problems"][0]["what"], "a bad url");
     is_problem(&put("b", "{\"url\": \"http://127.0.0.1:9\"}").await, 400);
     is_problem(&put("b", &pod.replace("capacity", "units")).await, 400);
-    let delete = async |name: &str| {
-        send(admin.local_addr(), "DELETE", &format!("/v1/pods/{name}"), "").await.unwrap()
-    };
+    let delete =
+        async |name: &str| send(admin.local_addr(), "DELETE", &format!("/v1/pods/{name}"), "").await.unwrap();
     assert_eq!(delete("a").await.head.status, 204);
     assert_eq!(delete("a").await.head.status, 204);
     assert!(control.pods.lock().unwrap().is_empty());

@@ -14,9 +14,9 @@ local function try(...)
   end
 end
 
-try('DEL', key)
-try('TIME')
+-- First what a full server refuses: after a script's first write it refuses nothing more.
 try('HSET', key, 'a', '1')
+try('TIME')
 try('HGET', key, 'a')
 try('HMGET', key, 'a')
 try('HDEL', key, 'a')

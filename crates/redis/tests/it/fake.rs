@@ -7,13 +7,13 @@ use std::thread::JoinHandle;
 use sluicegate_testkit::redis::client::{Parser, Value};
 
 /// Serves one connection. It ends with the client's.
-pub struct Fake {
-    pub addr: SocketAddr,
+pub(crate) struct Fake {
+    pub(crate) addr: SocketAddr,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What a master of version 7.2.4 answers to the first words.
-pub fn greeting(command: &str) -> Option<String> {
+pub(crate) fn greeting(command: &str) -> Option<String> {
     let info = "redis_version:7.2.4\r\nrun_id:00000000000000ff0123456789abcdef01234567\r\n";
     Some(match command {
         "CLIENT" => "+OK\r\n".to_owned(),
@@ -26,7 +26,7 @@ pub fn greeting(command: &str) -> Option<String> {
 
 impl Fake {
     /// Answers each command, of which `answer` gets the first word.
-    pub fn start(mut answer: impl FnMut(&str, &mut TcpStream) + Send + 'static) -> Fake {
+    pub(crate) fn start(mut answer: impl FnMut(&str, &mut TcpStream) + Send + 'static) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("a bound listener has an address");
         let serve = move || {
@@ -53,6 +53,6 @@ impl Drop for Fake {
 }
 
 /// Says it, unless the client has gone.
-pub fn say(stream: &mut TcpStream, text: &str) {
+pub(crate) fn say(stream: &mut TcpStream, text: &str) {
     let _ = stream.write_all(text.as_bytes());
 }

@@ -10,43 +10,43 @@ use sluicegate_redis::{Address, RedisLedger, Settings};
 use sluicegate_testkit::redis::Redis;
 use sluicegate_testkit::wait::{SOON, until_blocking};
 
-pub const POOL: &str = "search";
-pub const POD: PodId = PodId(0);
-pub const API: ApiId = ApiId(0);
+pub(crate) const POOL: &str = "search";
+pub(crate) const POD: PodId = PodId(0);
+pub(crate) const API: ApiId = ApiId(0);
 /// The only pod's.
-pub const CAPACITY: u32 = 20;
+pub(crate) const CAPACITY: u32 = 20;
 
 /// Short lives, and patience with a busy machine.
-pub const TIMING: Timing =
+pub(crate) const TIMING: Timing =
     Timing { ttl_us: 500_000, pace_us: 1_000, hold_max_us: 1_000_000, timeout_us: 10_000_000 };
 
-pub fn by_socket(server: &Redis) -> Settings {
+pub(crate) fn by_socket(server: &Redis) -> Settings {
     Settings::single(Address::Unix(server.socket()))
 }
 
-pub fn address(addr: SocketAddr) -> Address {
+pub(crate) fn address(addr: SocketAddr) -> Address {
     Address::Tcp(addr.ip().to_string(), addr.port())
 }
 
-pub fn by_port(addr: SocketAddr) -> Settings {
+pub(crate) fn by_port(addr: SocketAddr) -> Settings {
     Settings::single(address(addr))
 }
 
-pub fn ledger(settings: &Settings) -> RedisLedger {
+pub(crate) fn ledger(settings: &Settings) -> RedisLedger {
     RedisLedger::new(settings.clone(), POOL, "west", TIMING)
 }
 
-pub fn names() -> Names {
+pub(crate) fn names() -> Names {
     Names::new(vec!["n-1".to_owned()], vec!["quote".to_owned()])
 }
 
 /// First 16 digits of a server's `run_id`.
-pub fn identity(server: &Redis) -> u64 {
+pub(crate) fn identity(server: &Redis) -> u64 {
     u64::from_str_radix(&server.run_id()[..16], 16).expect("hexadecimal digits")
 }
 
 /// A report of a gate that does nothing.
-pub fn quiet(gate: GateId) -> Report {
+pub(crate) fn quiet(gate: GateId) -> Report {
     Report {
         gate,
         stamp: Stamp::default(),
@@ -79,14 +79,14 @@ pub fn quiet(gate: GateId) -> Report {
 }
 
 /// A gate that is known to the ledger, over a connection of its own.
-pub struct Gate {
-    pub ledger: RedisLedger,
+pub(crate) struct Gate {
+    pub(crate) ledger: RedisLedger,
     report: Report,
 }
 
 impl Gate {
     /// Connects and joins the pool of one pod.
-    pub fn join(settings: &Settings, id: u128) -> Gate {
+    pub(crate) fn join(settings: &Settings, id: u128) -> Gate {
         let mut ledger = ledger(settings);
         let server = ledger.connect(GateId(id)).expect("the server takes us");
         let mut gate = Gate { ledger, report: Report { server, ..quiet(GateId(id)) } };
@@ -103,12 +103,12 @@ impl Gate {
     }
 
     /// Lets the ledger's first moments pass, in which it lends nothing.
-    pub fn until_it_lends(&mut self) {
+    pub(crate) fn until_it_lends(&mut self) {
         until_blocking("the ledger lends", SOON, || !self.say(|_| {}).expect("an answer").recovering);
     }
 
     /// One exchange that acknowledges all that was lent.
-    pub fn say(&mut self, change: impl FnOnce(&mut Report)) -> Result<Reply, LinkError> {
+    pub(crate) fn say(&mut self, change: impl FnOnce(&mut Report)) -> Result<Reply, LinkError> {
         let mut report = self.report.clone();
         self.report.number += 1;
         change(&mut report);
@@ -122,7 +122,7 @@ impl Gate {
     }
 
     /// Holds so many units of the pod, all of them by leases.
-    pub fn hold(&mut self, units: u32) -> Reply {
+    pub(crate) fn hold(&mut self, units: u32) -> Reply {
         let said = self.say(|report| {
             report.holds = vec![(Account::Pod(POD), units)];
             report.status = (u64::from(units), 0);
@@ -131,7 +131,7 @@ impl Gate {
     }
 
     /// Holds nothing and waits.
-    pub fn wait(&mut self, waiting: Waiting) -> Reply {
+    pub(crate) fn wait(&mut self, waiting: Waiting) -> Reply {
         let said = self.say(|report| {
             report.holds = vec![(Account::Pod(POD), 0)];
             report.waiters = vec![waiting];
@@ -143,4 +143,4 @@ impl Gate {
 }
 
 /// Long enough for anything to be heard.
-pub const PATIENCE: Duration = SOON;
+pub(crate) const PATIENCE: Duration = SOON;

@@ -64,9 +64,13 @@ fn replicas_must_be_able_to_stop_their_old_master() {
     assert!(what.starts_with("`min-replicas-to-write` or `min-replicas-max-lag` is 0"), "{what}");
     set(&server, "min-replicas-max-lag", "10");
     set(&server, "min-replicas-to-write", "1");
+    // Until the replica has been heard, the master refuses to write, and the check says that too.
+    let counts = || server.info("replication").get("min_slaves_good_slaves").is_some_and(|good| good == "1");
+    until_blocking("the replica counts", SOON, counts);
     let what = only(look(TTL), Severity::Error);
     assert!(what.starts_with("`min-replicas-max-lag` is 10 s, more than half of `ttl` (2500 ms)"), "{what}");
     set(&server, "min-replicas-max-lag", "2");
+    until_blocking("the replica counts", SOON, counts);
     assert_eq!(look(TTL), []);
     // The server counts in whole seconds.
     let short = look(Duration::from_secs(1));

@@ -256,7 +256,8 @@ mod tests {
     fn gates_that_share_a_ledger_stand_under_each_other() {
         let mut now = state(5000, 0, 0, 0);
         assert!(!lines(&now, None).iter().any(|line| line.starts_with("GATE")));
-        now.ledger = serde_json::from_value(serde_json::json!({"kind": "redis", "up": true, "rtt_us": 350})).unwrap();
+        now.ledger =
+            serde_json::from_value(serde_json::json!({"kind": "redis", "up": true, "rtt_us": 350})).unwrap();
         let other = serde_json::json!({"id": "y", "label": "other", "in_use": 7, "credit": 3, "waiting": 1, "last_seen_ms": 40});
         now.gates.push(serde_json::from_value(other).unwrap());
         let table = lines(&now, None);

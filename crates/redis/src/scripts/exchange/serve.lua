@@ -298,8 +298,16 @@ function F.push(told)
   end
 end
 
+-- A new claim is told to those who hold units of its pod.
+function F.tell_holders(told)
+  for _, id in ipairs(call('ZRANGE', X.G, 0, -1)) do
+    local one = F.rec(id)
+    if one and F.held_by(one.epoch).units[m.claim[4]] then told[id] = true end
+  end
+end
+
 function F.serve()
-  local told = {}
+  local told, before = {}, m.claim[4]
   F.fill()
   local unmet = F.serve_waiters(told)
   m.scarce = #unmet.pods > 0 and 1 or 0
@@ -312,6 +320,7 @@ function F.serve()
     F.give_credit(mine)
     F.give_allowances(mine)
   end
+  if m.claim[4] and m.claim[4] ~= before then F.tell_holders(told) end
   told[X.gate] = nil
   F.push(told)
 end

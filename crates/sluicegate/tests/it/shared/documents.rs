@@ -40,7 +40,7 @@ fn acknowledged(gate: &Gate, version: u64) -> usize {
 
 #[tokio::test]
 async fn what_one_gate_stores_all_obey_and_acknowledge() {
-    let world = World::new(&policy());
+    let world = World::new();
     let (first, first_read) = reader(&world, "first");
     let (second, second_read) = reader(&world, "second");
     until("both", || first.ledger().up && second.ledger().up).await;
@@ -58,7 +58,7 @@ async fn what_one_gate_stores_all_obey_and_acknowledge() {
 
 #[tokio::test]
 async fn a_document_that_does_not_fit_is_not_acknowledged_and_the_next_one_heals() {
-    let world = World::new(&policy());
+    let world = World::new();
     let (gate, read) = reader(&world, "g");
     until("it", || gate.ledger().up).await;
     gate.store_document(0, patched(1, "{}")).unwrap();
@@ -75,7 +75,7 @@ async fn a_document_that_does_not_fit_is_not_acknowledged_and_the_next_one_heals
 
 #[tokio::test]
 async fn a_document_that_the_ledger_lost_is_put_back() {
-    let world = World::new(&policy());
+    let world = World::new();
     let (gate, read) = reader(&world, "g");
     until("it", || gate.ledger().up).await;
     let pod = RegisteredPod { url: "http://127.0.0.1:9".to_owned(), capacity: 5, until_ms: 1 };
@@ -95,7 +95,7 @@ async fn a_document_that_the_ledger_lost_is_put_back() {
 
 #[tokio::test]
 async fn a_gate_that_comes_later_reads_what_was_stored_before() {
-    let world = World::new(&policy());
+    let world = World::new();
     let (gate, _) = reader(&world, "g");
     until("it", || gate.ledger().up).await;
     gate.store_document(0, patched(1, "{\"a\":1}")).unwrap();
@@ -105,7 +105,7 @@ async fn a_gate_that_comes_later_reads_what_was_stored_before() {
 
 #[tokio::test]
 async fn errands_fail_in_words_while_the_ledger_is_gone() {
-    let world = World::new(&policy());
+    let world = World::new();
     world.failing.store(true, Ordering::SeqCst);
     let gate = world.gate(&policy(), "g", OnLoss::Refuse);
     until("a failure", || gate.ledger().last_error.is_some()).await;

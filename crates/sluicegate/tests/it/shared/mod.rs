@@ -50,7 +50,7 @@ async fn until_lent(gate: &Gate) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_gates_fill_the_pods_and_never_overrun_one() {
-    let world = World::new(&policy());
+    let world = World::new();
     let gates: Vec<Gate> = (0..4).map(|n| world.gate(&policy(), &format!("g{n}"), OnLoss::Refuse)).collect();
     let gauges = Gauges::new(PODS.len());
     assert_eq!(load(&gates, &gauges, 300).await, 1200);
@@ -72,7 +72,7 @@ async fn four_gates_fill_the_pods_and_never_overrun_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gates_without_ears_serve_everybody_too() {
-    let world = World::new(&policy());
+    let world = World::new();
     world.deaf.store(true, Ordering::SeqCst);
     let gates: Vec<Gate> = (0..4).map(|n| world.gate(&policy(), &format!("g{n}"), OnLoss::Refuse)).collect();
     let gauges = Gauges::new(PODS.len());
@@ -83,7 +83,7 @@ async fn gates_without_ears_serve_everybody_too() {
 
 #[tokio::test]
 async fn with_refuse_a_silent_ledger_ends_admission_and_its_return_begins_it_again() {
-    let world = World::new(&policy());
+    let world = World::new();
     let gate = world.gate(&policy(), "g", OnLoss::Refuse);
     let light = gate.api_id("light").unwrap();
     let held = gate.acquire(Ask::new(light).wait(SOON)).await.unwrap();
@@ -105,9 +105,45 @@ async fn with_refuse_a_silent_ledger_ends_admission_and_its_return_begins_it_aga
     assert!(gate.ledger().up);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_share_each_gate_goes_on_with_its_part_of_each_pod() {
+    let world = World::new();
+    let gates: Vec<Gate> = (0..2).map(|n| world.gate(&policy(), &format!("g{n}"), OnLoss::Share)).collect();
+    until("both", || gates.iter().all(|gate| gate.ledger().gates_known == 2)).await;
+    world.failing.store(true, Ordering::SeqCst);
+    until("the end of validity", || gates.iter().all(|gate| !gate.ledger().valid)).await;
+    let light = gates[0].api_id("light").unwrap();
+    for gate in &gates {
+        let mut leases = Vec::new();
+        // Half of each pod, and no unit more.
+        while let Ok(lease) = gate.acquire(Ask::new(light).wait(Duration::from_millis(30))).await {
+            leases.push(lease);
+        }
+        assert_eq!(leases.len(), 15);
+        assert!(gate.ledger().emergency);
+        gate.audit().unwrap();
+    }
+    world.failing.store(false, Ordering::SeqCst);
+    until("both again", || gates.iter().all(|gate| gate.ledger().valid)).await;
+    let gauges = Gauges::new(PODS.len());
+    assert_eq!(load(&gates, &gauges, 100).await, 200);
+    assert!(gauges.peak() <= 10);
+}
+
+/// Asks that wait already when their gate's credit ends are served by what `share` lets it use, with nobody else
+/// to wake it.
+#[tokio::test]
+async fn who_waits_when_the_ledger_falls_silent_is_served_by_the_share() {
+    let world = World::new();
+    world.failing.store(true, Ordering::SeqCst);
+    let gate = world.gate(&policy(), "g", OnLoss::Share);
+    let heavy = gate.api_id("heavy").unwrap();
+    assert_eq!(gate.acquire(Ask::new(heavy).wait(SOON)).await.unwrap().weight(), 3);
+}
+
 #[tokio::test]
 async fn nothing_waits_after_a_try() {
-    let world = World::new(&policy());
+    let world = World::new();
     world.failing.store(true, Ordering::SeqCst);
     let gate = world.gate(&policy(), "g", OnLoss::Refuse);
     let light = gate.api_id("light").unwrap();
@@ -125,7 +161,7 @@ async fn nothing_waits_after_a_try() {
 /// A task that slept while its credit ended (as a whole process may) must not start on what was granted before.
 #[tokio::test]
 async fn a_grant_that_is_looked_at_too_late_is_asked_for_again() {
-    let world = World::new(&policy());
+    let world = World::new();
     let gate = world.gate(&policy(), "g", OnLoss::Refuse);
     let light = gate.api_id("light").unwrap();
     let mut late = Box::pin(gate.acquire(Ask::new(light).wait(SOON)));
@@ -155,7 +191,7 @@ async fn a_grant_that_is_looked_at_too_late_is_asked_for_again() {
 
 #[tokio::test]
 async fn a_dropped_gate_ends_its_threads() {
-    let world = World::new(&policy());
+    let world = World::new();
     let gate = world.gate(&policy(), "g", OnLoss::Refuse);
     let light = gate.api_id("light").unwrap();
     let lease = gate.acquire(Ask::new(light).wait(SOON)).await.unwrap();
@@ -175,7 +211,7 @@ async fn a_dropped_gate_ends_its_threads() {
 
 #[tokio::test]
 async fn who_leaves_gives_its_credit_back_at_once() {
-    let world = World::new(&policy());
+    let world = World::new();
     let (gate, other) =
         (world.gate(&policy(), "g", OnLoss::Refuse), world.gate(&policy(), "h", OnLoss::Refuse));
     until_lent(&gate).await;
@@ -185,7 +221,8 @@ async fn who_leaves_gives_its_credit_back_at_once() {
     assert_eq!(gate.ledger().credit, 0);
     let left = other.ledger().credit;
     assert!(world.held(3) <= 30 && left > 0);
-    // The other may have all of it now.
+    // Its epoch has ended, before its silence could end it.
+    assert_eq!(world.gates(), 1);
     let heavy = other.api_id("heavy").unwrap();
     let mut leases = Vec::new();
     for _ in 0..9 {

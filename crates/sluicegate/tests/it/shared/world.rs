@@ -23,7 +23,7 @@ pub(crate) const TIMING: Timing =
     Timing { ttl_us: 500_000, pace_us: 1_000, hold_max_us: 2_000_000, timeout_us: 100_000 };
 
 /// The only place that knows how a keeper is made.
-fn keeper(policy: &Policy) -> Keeper {
+fn keeper() -> Keeper {
     let mut keeper = Keeper::new(Rules::default());
     // This pool never ran before: nothing has to be waited for.
     keeper.found(7, 1);
@@ -47,9 +47,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(policy: &Policy) -> Arc<World> {
+    pub(crate) fn new() -> Arc<World> {
         Arc::new(World {
-            keeper: Mutex::new(keeper(policy)),
+            keeper: Mutex::new(keeper()),
             ears: Mutex::default(),
             document: Mutex::default(),
             gates: Mutex::default(),
@@ -73,6 +73,11 @@ impl World {
     pub(crate) fn held(&self, pods: u32) -> u64 {
         let keeper = self.keeper.lock().unwrap();
         (0..pods).map(|pod| keeper.held(PodId(pod))).sum()
+    }
+
+    /// Gates that live, as the ledger knows.
+    pub(crate) fn gates(&self) -> usize {
+        self.keeper.lock().unwrap().gates()
     }
 
     pub(crate) fn forget_document(&self) {

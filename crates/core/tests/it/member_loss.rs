@@ -1,0 +1,363 @@
+//! A gate of many without its ledger, in modes that do not obey it, and on its way out.
+
+use sluicegate_core::exchange::Place;
+use sluicegate_core::gate::{Answer, Ask};
+use sluicegate_core::member::OnLoss;
+use sluicegate_core::policy::{Amount, Mode, Policy};
+use sluicegate_core::shared::{Account, Recall, Stamp, Verdict};
+
+use crate::desk::{Desk, HEAVY, LIFE, LIGHT, OTHER, POD, held, policy, timing};
+
+/// Long enough for credit to end, and for requests that wait to be refused.
+const SILENCE_US: u64 = 4_100_000;
+
+/// A gate that had credit, of a pool of `gates`, and then heard nothing for long.
+fn cut_off(policy: &Policy, on_loss: OnLoss, gates: u32) -> Desk {
+    let mut desk = Desk::new(policy);
+    desk.member.set_on_loss(on_loss);
+    desk.credit(POD, 6);
+    desk.exchange(|reply| reply.gates = gates);
+    desk
+}
+
+#[test]
+fn with_refuse_nothing_new_is_admitted_when_the_ledger_is_silent() {
+    let mut desk = cut_off(&policy(), OnLoss::Refuse, 2);
+    let running = desk.take(LIGHT);
+    desk.advance(SILENCE_US);
+    assert_eq!(desk.fill().len(), 0);
+    assert_eq!(desk.member.lent(POD), 1);
+    desk.release(&running);
+    assert_eq!(desk.fill().len(), 0);
+    let view = desk.member.view(desk.at());
+    assert_eq!((view.valid, view.lapsed, view.emergency, view.counts.emergency), (false, true, false, 0));
+}
+
+#[test]
+fn with_share_a_gate_fills_its_part_of_each_pod_and_says_what_leases_use() {
+    let mut desk = cut_off(&policy(), OnLoss::Share, 2);
+    let first: Vec<_> = (0..6).map(|_| desk.take(LIGHT)).collect();
+    desk.now += SILENCE_US;
+    // Half of ten units each: one pod has six running, so nothing there before two of them end.
+    let new = desk.fill();
+    assert_eq!(new.iter().map(|granted| granted.pod).collect::<Vec<_>>(), [OTHER; 5]);
+    desk.release(&first[0]);
+    assert_eq!(desk.fill().len(), 0);
+    desk.release(&first[1]);
+    assert_eq!(desk.fill().len(), 1);
+    let view = desk.member.view(desk.at());
+    assert_eq!((view.emergency, view.counts.emergency, view.credit), (true, 6, 0));
+    // Reports go on, and say what leases use although it was never lent.
+    let report = desk.report();
+    assert_eq!(held(&report, Account::Pod(POD)), Some(5));
+    assert_eq!(held(&report, Account::Pod(OTHER)), Some(5));
+    assert_eq!(report.idle, 0);
+    // Once the ledger has heard it, only what runs is left, and it counts.
+    desk.answer(&report, |_| ());
+    assert_eq!(desk.fill().len(), 0);
+    assert!(!desk.member.view(desk.at()).emergency);
+    desk.release(&new[0]);
+    assert_eq!(desk.fill().len(), 1, "its successor uses what it held");
+}
+
+#[test]
+fn what_was_admitted_while_a_report_was_under_way_is_said_in_the_next() {
+    let mut desk = cut_off(&policy(), OnLoss::Share, 2);
+    desk.now += SILENCE_US;
+    let report = desk.report();
+    assert_eq!(held(&report, Account::Pod(POD)), Some(0));
+    desk.take(HEAVY);
+    desk.take(LIGHT);
+    desk.answer(&report, |_| ());
+    let (pod, other) = (desk.member.lent(POD), desk.member.lent(OTHER));
+    assert_eq!(pod + other, 4, "what runs and no more");
+    let (then, report) = (desk.now, desk.report());
+    assert!(desk.now <= then + 10_000, "at once");
+    let said = held(&report, Account::Pod(POD)).unwrap_or(0) + held(&report, Account::Pod(OTHER)).unwrap_or(0);
+    assert_eq!(said, 4);
+}
+
+#[test]
+fn a_share_has_room_for_the_heaviest_and_counts_the_most_gates_seen_of_late() {
+    let rooms = |gates: &[u32]| {
+        let mut desk = Desk::new(&policy());
+        desk.member.set_on_loss(OnLoss::Share);
+        for gates in gates {
+            desk.now += timing().heartbeat_us();
+            desk.exchange(|reply| reply.gates = *gates);
+        }
+        desk.now += SILENCE_US;
+        desk.fill().len()
+    };
+    assert_eq!(rooms(&[1]), 20);
+    assert_eq!(rooms(&[4]), 6, "a quarter of ten holds no heavy ask, so three on each pod");
+    assert_eq!(rooms(&[2, 1, 2, 1]), 10);
+    assert_eq!(rooms(&[2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]), 20, "the second gate left long ago");
+}
+
+#[test]
+fn with_pod_limit_a_gate_fills_the_pods_and_an_apis_max() {
+    let mut rules = policy();
+    rules.apis[1].max = Some(Amount::Units(6));
+    let mut desk = cut_off(&rules, OnLoss::PodLimit, 2);
+    desk.now += SILENCE_US;
+    let heavy: Vec<_> = std::iter::from_fn(|| match desk.try_ask(HEAVY) {
+        Answer::Granted(granted) => Some(granted),
+        _ => None,
+    })
+    .collect();
+    assert_eq!(heavy.len(), 2);
+    assert_eq!(desk.fill().len(), 14);
+    let report = desk.report();
+    assert_eq!(held(&report, Account::Api(HEAVY)), Some(6));
+    assert_eq!((held(&report, Account::Pod(POD)), held(&report, Account::Pod(OTHER))), (Some(10), Some(10)));
+
+    // With a share the max is shared too, but one ask always fits.
+    let mut desk = cut_off(&rules, OnLoss::Share, 4);
+    desk.now += SILENCE_US;
+    assert!(matches!(desk.try_ask(HEAVY), Answer::Granted(_)));
+    assert!(matches!(desk.try_ask(HEAVY), Answer::Refused(_)));
+}
+
+#[test]
+fn a_gate_that_starts_without_a_ledger_waits_a_heartbeat_for_it() {
+    let mut desk = Desk::alone(&policy(), OnLoss::Share);
+    let ticket = desk.wait(LIGHT);
+    desk.report();
+    desk.now += timing().heartbeat_us() - 200_000;
+    desk.member.advance(desk.at(), &mut desk.out);
+    assert_eq!(desk.granted(), []);
+    assert!(desk.member.cancel(desk.at(), ticket, &mut desk.out));
+    desk.wait(LIGHT);
+    // It wakes by itself when its time has come.
+    while desk.granted().is_empty() {
+        let wake = desk.member.next_wake().0;
+        assert!(wake <= 1_000_000 + timing().heartbeat_us(), "nobody woke it");
+        desk.now = wake.max(desk.now);
+        desk.poll();
+    }
+    assert_eq!(desk.fill().len(), 19, "as far as it knows it is alone");
+}
+
+#[test]
+fn while_the_ledger_recovers_a_gate_serves_by_itself() {
+    for (on_loss, served) in [(OnLoss::Refuse, 0), (OnLoss::Share, 10), (OnLoss::PodLimit, 20)] {
+        let mut desk = Desk::alone(&policy(), on_loss);
+        let recovers = |reply: &mut sluicegate_core::shared::Reply| {
+            reply.recovering = true;
+            reply.gates = 2;
+        };
+        desk.exchange(|reply| {
+            reply.verdict = Verdict::Resync(LIFE);
+            recovers(reply);
+        });
+        assert_eq!(desk.fill().len(), 0, "nothing before everything is said");
+        desk.exchange(recovers);
+        let all = desk.fill();
+        assert_eq!(all.len(), served, "{on_loss:?}");
+        let report = desk.exchange(recovers);
+        let said: u32 = report.holds.iter().map(|(_, units)| *units).sum();
+        assert_eq!((said as usize, report.idle), (served, 0));
+        // It is over when the ledger lends again; what runs stays.
+        desk.exchange(|_| ());
+        assert_eq!(desk.fill().len(), 0);
+        assert_eq!(desk.member.view(desk.at()).counts.emergency, served as u64);
+        if let Some(one) = all.first() {
+            desk.release(one);
+            assert_eq!(desk.fill().len(), 1);
+        }
+        // Credit is credit again, if the pod has room for it.
+        desk.credit(POD, 1);
+        assert_eq!(desk.fill().len(), usize::from(served < 20), "{on_loss:?}");
+    }
+}
+
+#[test]
+fn told_of_a_new_life_a_gate_drops_its_share_before_it_says_everything() {
+    let mut desk = cut_off(&policy(), OnLoss::Share, 2);
+    desk.now += SILENCE_US;
+    let running = desk.fill();
+    assert_eq!(running.len(), 10);
+    let report = desk.report();
+    desk.release(&running[0]);
+    desk.life = Stamp { incarnation: 8, epoch: 1 };
+    let life = desk.life;
+    desk.answer(&report, |reply| reply.verdict = Verdict::Resync(life));
+    let said = desk.report();
+    let units: u32 = said.holds.iter().map(|(_, units)| *units).sum();
+    assert_eq!(units, 9);
+    assert_eq!(desk.fill().len(), 0, "the report is on its way");
+    desk.answer(&said, |_| ());
+    // Nobody hears it once more: then it goes on with its share.
+    let mut desk = cut_off(&policy(), OnLoss::Share, 2);
+    desk.now += SILENCE_US;
+    let report = desk.report();
+    desk.answer(&report, |reply| reply.verdict = Verdict::Resync(life));
+    desk.report();
+    assert_eq!(desk.fill().len(), 0);
+    desk.now += 3 * timing().timeout_us;
+    assert_eq!(desk.fill().len(), 10);
+}
+
+#[test]
+fn in_a_recovery_with_refuse_a_gate_uses_again_what_it_holds() {
+    let mut desk = Desk::new(&policy());
+    desk.credit(POD, 3);
+    let running = desk.take(HEAVY);
+    desk.life = Stamp { incarnation: 8, epoch: 1 };
+    let life = desk.life;
+    desk.exchange(|reply| {
+        reply.verdict = Verdict::Resync(life);
+        reply.recovering = true;
+    });
+    let report = desk.exchange(|reply| reply.recovering = true);
+    assert_eq!(held(&report, Account::Pod(POD)), Some(3));
+    desk.wait(HEAVY);
+    desk.release(&running);
+    assert_eq!(desk.granted().len(), 1);
+}
+
+#[test]
+fn off_admits_everything_and_holds_nothing() {
+    let mut rules = policy();
+    rules.apis[1].max = Some(Amount::Units(6));
+    let mut desk = Desk::new(&rules);
+    desk.credit(POD, 8);
+    let running = desk.take(LIGHT);
+    let waits = desk.ask_for(Ask { place: Place::Pin(OTHER), ..Ask::new(LIGHT) });
+    assert!(matches!(waits, Answer::Waits(_)));
+    desk.exchange(|reply| reply.target = 5);
+    rules.admission.mode = Mode::Off;
+    desk.member.configure(desk.at(), &rules, &mut desk.out).expect("the policy is sound");
+    assert_eq!(desk.granted().len(), 1, "nobody waits any more");
+    let (then, report) = (desk.now, desk.exchange(|reply| reply.target = 5));
+    assert!(desk.now <= then + 10_000, "credit goes back at once");
+    assert_eq!((held(&report, Account::Pod(POD)), report.idle), (Some(0), 0));
+    assert_eq!((&report.avoid[..], &report.used[..]), (&[POD, OTHER][..], &[][..]));
+    // More than all pods hold, whatever is lent, and with heartbeats only.
+    let then = desk.now;
+    let all: Vec<_> = (0..30).map(|_| desk.take(HEAVY)).collect();
+    desk.credit(POD, 4);
+    let report = desk.exchange(|reply| reply.target = 5);
+    assert!(desk.now >= then + timing().heartbeat_us() - 1_000);
+    assert_eq!((held(&report, Account::Pod(POD)), report.applied), (Some(0), 2));
+    assert_eq!(desk.member.view(desk.at()).credit, 0);
+    all.iter().for_each(|granted| desk.release(granted));
+    // Silence changes nothing.
+    desk.now += SILENCE_US;
+    assert_eq!(desk.fill_up_to(25), 25);
+    desk.exchange(|_| ());
+    // Enforced again, what runs is said.
+    rules.admission.mode = Mode::Enforce;
+    desk.release(&running);
+    desk.member.configure(desk.at(), &rules, &mut desk.out).expect("the policy is sound");
+    let report = desk.exchange(|_| ());
+    let said: u32 = report.holds.iter().map(|(_, units)| *units).sum();
+    assert_eq!((said, &report.avoid[..]), (26, &[][..]));
+    assert!(matches!(desk.try_ask(LIGHT), Answer::Refused(_)));
+}
+
+#[test]
+fn shadow_admits_everything_counts_what_was_not_lent_and_says_what_it_uses() {
+    let mut rules = policy();
+    rules.admission.mode = Mode::Shadow;
+    rules.apis[1].max = Some(Amount::Units(6));
+    let mut desk = Desk::new(&rules);
+    desk.credit(POD, 2);
+    let all: Vec<_> = (0..4).map(|_| desk.take(LIGHT)).collect();
+    let heavy = desk.take(HEAVY);
+    let counts: Vec<_> = desk.member.snapshot().apis.iter().map(|api| api.counts).collect();
+    assert_eq!((counts[0].admitted, counts[0].refused_all()), (4, 2));
+    assert_eq!((counts[1].admitted, counts[1].refused_all()), (1, 1));
+    let (then, report) = (desk.now, desk.report());
+    assert!(desk.now <= then + 10_000, "at once, so that nobody else is lent them");
+    let said: u32 = [POD, OTHER].iter().filter_map(|pod| held(&report, Account::Pod(*pod))).sum();
+    assert_eq!((said, held(&report, Account::Api(HEAVY))), (7, Some(3)));
+    assert_eq!(report.status, (7, 0));
+    // It goes on asking for credit.
+    let lent = desk.lent(Account::Pod(OTHER), 1, None);
+    desk.answer(&report, |reply| {
+        reply.target = 8;
+        reply.lent = vec![lent];
+    });
+    let (then, report) = (desk.now, desk.report());
+    assert!(desk.now <= then + 10_000, "one is too little");
+    desk.answer(&report, |_| ());
+    desk.take(LIGHT);
+    assert_eq!(desk.member.snapshot().apis[0].counts.refused_all(), 2, "that one was lent");
+    // It never delays, heard or not.
+    desk.now += SILENCE_US;
+    desk.take(HEAVY);
+    desk.release(&heavy);
+    all.iter().for_each(|granted| desk.release(granted));
+    let report = desk.exchange(|_| ());
+    let said: u32 = [POD, OTHER].iter().map(|pod| desk.member.lent(*pod)).sum();
+    assert_eq!((said, report.status), (4, (4, 0)));
+}
+
+#[test]
+fn a_gate_that_leaves_gives_back_and_says_so_when_nothing_runs() {
+    let mut desk = Desk::new(&policy());
+    desk.credit(POD, 6);
+    let running = desk.take(HEAVY);
+    desk.exchange(|_| ());
+    desk.member.leave(desk.at(), &mut desk.out);
+    let (then, report) = (desk.now, desk.exchange(|reply| reply.target = 9));
+    assert!(desk.now <= then + 10_000, "at once");
+    assert_eq!((held(&report, Account::Pod(POD)), report.leaving), (Some(3), false));
+    assert_eq!(report.avoid, [POD, OTHER], "it wants no credit");
+    let then = desk.now;
+    assert!(!desk.exchange(|reply| reply.target = 9).leaving);
+    assert!(desk.now >= then + timing().heartbeat_us() - 1_000, "it waits for its lease");
+    desk.release(&running);
+    let (then, report) = (desk.now, desk.report());
+    assert!(desk.now <= then + 10_000);
+    assert_eq!((held(&report, Account::Pod(POD)), report.leaving), (Some(0), true));
+    assert!(!desk.member.has_left());
+    desk.answer(&report, |_| ());
+    assert!(desk.member.has_left());
+    desk.now += 100 * timing().ttl_us;
+    assert_eq!(desk.poll(), None, "it says nothing more");
+}
+
+#[test]
+fn a_gate_that_leaves_serves_who_still_waits() {
+    let mut desk = Desk::new(&policy());
+    let ticket = desk.wait(LIGHT);
+    desk.member.leave(desk.at(), &mut desk.out);
+    let report = desk.exchange(|_| ());
+    assert_eq!((report.waiters.len(), &report.avoid[..]), (1, &[][..]));
+    let lent = desk.lent(Account::Pod(POD), 1, Some(ticket));
+    desk.push(vec![lent]);
+    let granted = desk.granted();
+    assert_eq!(granted.len(), 1);
+    desk.release(&granted[0]);
+    assert!(desk.exchange(|_| ()).leaving);
+}
+
+#[test]
+fn a_gate_that_leaves_at_once_says_what_still_runs() {
+    let mut desk = Desk::new(&policy());
+    desk.credit(POD, 6);
+    desk.take(HEAVY);
+    desk.member.leave_at_once(desk.at(), &mut desk.out);
+    let report = desk.report();
+    assert_eq!((held(&report, Account::Pod(POD)), report.leaving), (Some(3), true));
+    // A ledger that knows nothing of it is told what runs, and that it goes.
+    desk.answer(&report, |reply| reply.verdict = Verdict::Resync(Stamp { epoch: 4, ..LIFE }));
+    let report = desk.exchange(|_| ());
+    assert_eq!((held(&report, Account::Pod(POD)), report.leaving), (Some(3), true));
+    assert!(desk.member.has_left());
+}
+
+#[test]
+fn a_recall_is_acknowledged_also_by_a_gate_without_credit() {
+    let mut desk = cut_off(&policy(), OnLoss::Share, 2);
+    let recall = Recall { number: 4, units: 1, api: None };
+    desk.exchange(|reply| {
+        reply.recovering = true;
+        reply.recall = Some(recall);
+    });
+    assert!(desk.member.view(desk.at()).emergency);
+    assert_eq!(desk.exchange(|_| ()).recalled, 4);
+}
