@@ -84,12 +84,16 @@ struct Extent {
     quick: bool,
     runs: u32,
     seconds: f64,
+    /// Arrivals of a run in virtual time: of a case, and of the big pool.
+    simulated: (usize, usize),
 }
 
 impl Extent {
     fn of(settings: &Settings, quick: bool) -> Extent {
         let runs = if quick { settings.runs.min(5) } else { settings.runs };
-        Extent { quick, runs, seconds: settings.seconds.unwrap_or(if quick { 0.3 } else { 4.0 }) }
+        let seconds = settings.seconds.unwrap_or(if quick { 0.15 } else { 4.0 });
+        let simulated = if quick { (10_000, 5_000) } else { (400_000, 1_000_000) };
+        Extent { quick, runs, seconds, simulated }
     }
 }
 
@@ -146,8 +150,8 @@ fn measured(
     }
     let loads = if extent.quick { &case.loads[..1] } else { case.loads };
     for (load, bar) in loads {
-        let seconds = extent.seconds * LONGER;
-        let judged = quality::judged(redis, &gates, &world, case.name, (*load, *bar, seconds))?;
+        let extent = (extent.seconds * LONGER, extent.simulated.0);
+        let judged = quality::judged(redis, &gates, &world, case.name, (*load, *bar), extent)?;
         if judged.admitted == 0 {
             return Err(format!("{}, load {load}: nothing was admitted", case.name));
         }
@@ -178,8 +182,7 @@ fn price(redis: &Redis, extent: &Extent, section: &mut Section) -> Outcome<()> {
         section.row(format!("{held} | {changed} | {waiters} | {script} | {cpu} | {:.1}", took.touched));
     }
     section.table(&scale::COLUMNS);
-    let arrivals = if extent.quick { 50_000 } else { 1_000_000 };
-    scale::rows(&all, arrivals)?.into_iter().for_each(|row| section.row(row));
+    scale::rows(&all, extent.simulated.1)?.into_iter().for_each(|row| section.row(row));
     Ok(())
 }
 
@@ -195,7 +198,7 @@ fn words(redis: &Redis, extent: &Extent) -> String {
          `INCRBY` if that went below zero, up to three pods. Simulated: the same pool in virtual time with a round trip of 0.5 ms. \
          Hand-over: from the end at one gate that made the room to the start of a request that waited at another; its bars are \
          pace + 2 and 3 paces + 4 mean round trips of that run. The big pool: 1,000 pods, 50 gates, 1,000,000 requests/s of 8 ms at load \
-         0.8, in virtual time.",
+         0.8, in virtual time; a pod's price is the slope between one changed pod and sixteen, without waiters.",
         extent.runs,
         extent.seconds,
         extent.seconds * LONGER,

@@ -43,14 +43,21 @@ impl TcpProxy {
     /// If no port or no thread can be had.
     #[must_use]
     pub fn start(target: SocketAddr) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime of one thread");
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        listener.set_nonblocking(true).expect("a socket of ours");
         let addr = listener.local_addr().expect("a bound listener has an address");
         let (road, seen) = watch::channel(Road::default());
         let connections = Arc::<AtomicUsize>::default();
         let count = Arc::clone(&connections);
-        let serve = move || runtime.block_on(accept(listener, target, seen, count));
+        // A runtime of its own, and on that thread: the test may be within one, or have none.
+        let serve = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.expect("a runtime of one thread");
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).expect("it does not block");
+                accept(listener, target, seen, count).await;
+            });
+        };
         let thread = std::thread::Builder::new().name("tcp-proxy".to_owned()).spawn(serve);
         Self { addr, road, connections, thread: Some(thread.expect("a thread")) }
     }

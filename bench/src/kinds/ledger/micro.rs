@@ -106,26 +106,27 @@ pub(super) fn measured(redis: &Redis, rounds: u32, exchanges: u32) -> Outcome<Ve
     Ok(all.into_iter().map(took).collect())
 }
 
-/// What an exchange takes, and what each pod on top of it, microseconds.
+/// What an exchange that changes anything takes, and what each pod on top of it, microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Prices {
     pub(super) exchange: f64,
     pub(super) pod: f64,
 }
 
-/// From the exchanges of a gate with so many pods and no waiters: none changed, and sixteen, round by round.
+/// From the exchanges of a gate with so many pods and no waiters: a pod's price is the slope between one changed and
+/// sixteen, round by round, because the first change costs more than a pod (what is held is written anew).
 /// First inside the script, then all of the processor time.
 pub(super) fn prices(all: &[Took], held: u32) -> (Prices, Prices) {
     let of = |changed| {
         let shape = Shape { held, changed, waiters: 0 };
         &all.iter().find(|took| took.shape == shape).expect("it is one of the shapes").blocks
     };
-    let (none, some) = (of(0), of(16));
+    let (one, many) = (of(1), of(16));
     let price = |pick: fn(&Block) -> f64| {
-        let pods: Vec<f64> =
-            none.iter().zip(some).map(|(none, some)| (pick(some) - pick(none)) / 16.0).collect();
-        let bases: Vec<f64> = none.iter().map(pick).collect();
-        Prices { exchange: Spread::of(&bases).median, pod: Spread::of(&pods).median }
+        let slopes = one.iter().zip(many).map(|(one, many)| (pick(many) - pick(one)) / 15.0);
+        let pod = Spread::of(&slopes.collect::<Vec<_>>()).median;
+        let one = Spread::of(&one.iter().map(pick).collect::<Vec<_>>()).median;
+        Prices { exchange: one - pod, pod }
     };
     (price(|block| block.script_us), price(|block| block.cpu_us))
 }

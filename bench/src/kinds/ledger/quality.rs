@@ -12,9 +12,6 @@ use super::gates::{Gates, World};
 use crate::Outcome;
 use crate::stats::quantile;
 
-/// Arrivals of the run in virtual time.
-const SIMULATED: usize = 400_000;
-
 /// The pool fills before anything counts: so many mean services, a second at most.
 const FILLING: u64 = 10;
 
@@ -44,7 +41,8 @@ pub(super) struct Judged {
     pub(super) admitted: usize,
 }
 
-/// One run at `load` (1: the whole pool), with the largest 429 share that may be (per cent).
+/// One run at `load` (1: the whole pool), with the largest 429 share that may be (per cent); and its seconds, and arrivals
+/// in virtual time.
 ///
 /// # Errors
 /// The run failed.
@@ -53,12 +51,13 @@ pub(super) fn judged(
     gates: &Gates,
     world: &World,
     case: &str,
-    (load, bar, seconds): (f64, Option<f64>, f64),
+    (load, bar): (f64, Option<f64>),
+    (seconds, virtually): (f64, usize),
 ) -> Outcome<Judged> {
     let traffic = Load::of_pool(&world.policy(), load, world.service_us);
     let plans = drive::plans(&traffic, seconds, gates.len(), (load * 1000.0) as u64);
     let mut cost = cost::by_gates(redis, gates, world, &plans)?;
-    let simulated = simulated(world, traffic)?;
+    let simulated = simulated(world, traffic, virtually)?;
     let counted_from = (world.service_us * FILLING).min(1_000_000);
     let shares = Shares::of(&cost.ran.samples, world, counted_from);
     let pace_ms = gates.pace_us(world) as f64 / 1000.0;
@@ -104,7 +103,7 @@ fn handovers(cost: &mut Cost, pace_ms: f64, simulated: &pool_world::Outcome) -> 
     )
 }
 
-fn simulated(world: &World, load: Load) -> Outcome<pool_world::Outcome> {
+fn simulated(world: &World, load: Load, arrivals: usize) -> Outcome<pool_world::Outcome> {
     let setup = Setup {
         policy: world.policy(),
         gates: world.gates,
@@ -112,7 +111,7 @@ fn simulated(world: &World, load: Load) -> Outcome<pool_world::Outcome> {
         rules: Rules::default(),
         network: Network::quiet(),
         load,
-        arrivals: SIMULATED,
+        arrivals,
         faults: Vec::new(),
         seed: 1,
     };

@@ -23,7 +23,7 @@ pub(super) const COLUMNS: [&str; 7] = [
     "pods touched/s",
     "pods touched x µs, cores of Redis",
     "bar",
-    "and the exchanges themselves, script alone",
+    "with the exchanges themselves, inside the script",
     "the same, all processor time",
 ];
 
@@ -63,8 +63,9 @@ pub(super) fn rows(all: &[Took], arrivals: usize) -> Outcome<Vec<String>> {
         let (script, cpu) = prices(all, held);
         let cores = |prices: Prices| (exchanges * prices.exchange + touched * prices.pod) / 1e6;
         format!(
-            "{held} pods | {exchanges:.0} | {touched:.0} | {touched:.0} x {:.2} µs = {:.3} | 0.5 | + {exchanges:.0} x {:.1} µs = {:.3} | {:.3}",
+            "{held} pods | {exchanges:.0} | {touched:.0} | {touched:.0} x {:.2} µs = {:.3} | 0.5 | {:.3} + {exchanges:.0} x {:.1} µs = {:.3} | {:.3}",
             script.pod,
+            touched * script.pod / 1e6,
             touched * script.pod / 1e6,
             script.exchange,
             cores(script),

@@ -117,6 +117,16 @@ fn a_delay_holds_each_way() {
     assert_eq!(heard(&mut server, 1), b"c");
 }
 
+#[tokio::test]
+async fn it_can_be_started_and_dropped_within_a_runtime() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = TcpProxy::start(listener.local_addr().unwrap());
+    let mut client = TcpStream::connect(proxy.addr()).unwrap();
+    assert!(listener.accept().is_ok());
+    drop(proxy);
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
 #[test]
 fn a_target_that_refuses_resets_the_client() {
     let (listener, proxy) = start();
