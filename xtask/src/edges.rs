@@ -41,6 +41,7 @@ const PLACES: [Place; 12] = [
             "sluicegate-config",
             "sluicegate-core",
             "sluicegate-gateway",
+            "sluicegate-plan",
             "sluicegate-redis",
             "sluicegate-sim",
             "sluicegate-trial",

@@ -5,9 +5,7 @@ use sluicegate_core::ids::{ApiId, PodId, Ticket};
 use sluicegate_core::member::{Member, OnLoss};
 use sluicegate_core::policy::{Policy, Units};
 use sluicegate_core::refusal::Refusal;
-use sluicegate_core::shared::{
-    Account, GateId, Lent, Push, Reply, Report, Rules, Stamp, Timing, Verdict,
-};
+use sluicegate_core::shared::{Account, GateId, Lent, Push, Reply, Report, Rules, Stamp, Timing, Verdict};
 use sluicegate_core::time::Micros;
 
 pub(crate) const POD: PodId = PodId(0);

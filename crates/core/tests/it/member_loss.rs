@@ -73,7 +73,8 @@ fn what_was_admitted_while_a_report_was_under_way_is_said_in_the_next() {
     assert_eq!(pod + other, 4, "what runs and no more");
     let (then, report) = (desk.now, desk.report());
     assert!(desk.now <= then + 10_000, "at once");
-    let said = held(&report, Account::Pod(POD)).unwrap_or(0) + held(&report, Account::Pod(OTHER)).unwrap_or(0);
+    let said =
+        held(&report, Account::Pod(POD)).unwrap_or(0) + held(&report, Account::Pod(OTHER)).unwrap_or(0);
     assert_eq!(said, 4);
 }
 

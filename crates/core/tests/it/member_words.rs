@@ -428,10 +428,7 @@ fn a_waiter_with_more_weight_than_was_lent_is_not_too_heavy() {
     desk.member.configure(Micros(desk.now), &rules, &mut desk.out).expect("the policy is sound");
     assert_eq!(desk.refused(), []);
     desk.exchange(|_| ());
-    let lent = [
-        desk.lent(Account::Api(HEAVY), 3, None),
-        desk.lent(Account::Pod(POD), 3, Some(ticket)),
-    ];
+    let lent = [desk.lent(Account::Api(HEAVY), 3, None), desk.lent(Account::Pod(POD), 3, Some(ticket))];
     desk.push(lent.to_vec());
     assert_eq!(desk.granted().len(), 1);
     let seven = Ask { weight: Some(7), ..Ask::new(HEAVY) };

@@ -20,6 +20,14 @@ pub(super) struct OfLedger {
 
 impl Collector for OfLedger {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.counts(&mut encoder)?;
+        self.gauges(&mut encoder)?;
+        self.times(&mut encoder)
+    }
+}
+
+impl OfLedger {
+    fn counts(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let ledger = &self.ledger;
         let counts = [
             (
@@ -56,6 +64,11 @@ impl Collector for OfLedger {
         for (name, help, count) in counts {
             counter(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, count)?;
         }
+        Ok(())
+    }
+
+    fn gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let ledger = &self.ledger;
         let gauges = [
             (
                 "sluicegate_ledger_up",
@@ -96,6 +109,11 @@ impl Collector for OfLedger {
         for (name, help, value) in gauges {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
+        Ok(())
+    }
+
+    fn times(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let ledger = &self.ledger;
         let bounds = RTT_BOUNDS_US.iter().map(|bound| *bound as f64 / SECOND).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(ledger.rtt_counts).collect();
         encoder
