@@ -353,17 +353,30 @@ impl Keeper {
         }
     }
 
+    /// Who waited before keeps its place: its age says the same as it did. Under `fair` ranks move with what is served.
     fn hear_waiters(&mut self, report: &Report) {
         let record = self.records.get_mut(&report.gate).expect("it is being heard");
-        for place in record.waiters.drain(..) {
-            self.line.remove(&place);
-        }
+        let mut before: BTreeMap<Ticket, Place> =
+            record.waiters.drain(..).map(|place| (place.2, place)).collect();
+        let base = if self.fair { 0 } else { self.clock.0 as i64 };
+        let mut come = Vec::new();
         for waiting in &report.waiters {
-            let base = if self.fair { 0 } else { self.clock.0 as i64 };
-            let place = (base - waiting.age_us, report.gate, waiting.ticket);
-            self.line.insert(place, *waiting);
+            let same = |place: &&Place| self.line.get(*place).is_some_and(|known| known.is_same_ask(waiting));
+            let place = match before.get(&waiting.ticket).filter(same).copied() {
+                Some(place) if !self.fair => {
+                    before.remove(&waiting.ticket);
+                    place
+                }
+                _ => {
+                    let place = (base - waiting.age_us, report.gate, waiting.ticket);
+                    come.push((place, *waiting));
+                    place
+                }
+            };
             record.waiters.push(place);
         }
+        before.values().for_each(|place| drop(self.line.remove(place)));
+        self.line.extend(come);
     }
 
     fn answer(&self, report: &Report, verdict: Verdict) -> Reply {

@@ -83,6 +83,15 @@ pub struct Waiting {
     pub age_us: i64,
 }
 
+impl Waiting {
+    /// Whether it is the same ask, whatever its age.
+    #[must_use]
+    pub fn is_same_ask(&self, other: &Waiting) -> bool {
+        let key = |one: &Waiting| (one.ticket, one.api, one.weight, one.pin);
+        key(self) == key(other)
+    }
+}
+
 /// How much of what a gate holds a report lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {

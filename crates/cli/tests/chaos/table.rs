@@ -49,11 +49,10 @@ impl Row {
             wrong(self.over_capacity == 0, "four gates that know nothing of each other were not seen".into());
             return problems;
         }
-        let none = "5xx of ours";
-        wrong(self.errors > 0, format!("{} {none}", self.errors));
+        // No word on how soon the share is normal again: that is measured, and a busy machine is no fault of the pool.
+        wrong(self.errors > 0, format!("{} answers of 5xx of ours", self.errors));
         wrong(self.unexplained > 0, format!("{} requests without an answer", self.unexplained));
         wrong(self.leaked > 0, format!("{} units leaked", self.leaked));
-        wrong(self.back.is_none(), format!("not back to normal; {} % before", percent(self.usual)));
         if self.case.loss == Loss::Refuse {
             wrong(self.over_capacity > 0, format!("{} units above a pod's capacity", self.over_capacity));
             wrong(self.pod_refused > 0, format!("{} requests refused by pods", self.pod_refused));
@@ -143,7 +142,7 @@ Work is exponential with a mean of 100 ms (*short*); with *some long* a tenth of
 const NAIVE: &str = "
 ## The naive scripts under the same chaos
 
-Two commands per request straight to Redis, four gates, simulated work of 300 ms at load 1.0, one pool of 200 units and no wait; the judge counts what really
+Two commands per request straight to Redis (Sluicegate: its library, with `wait: 0`), four gates, simulated work of 300 ms at load 1.0, one pool of 200 units and no wait; the judge counts what really
 runs. *Over capacity*: most units running above 200. *Leaked*: units that nobody uses and nobody gets when all work has ended and every
 timer has fired; below 0: units that do not exist and are handed out.
 

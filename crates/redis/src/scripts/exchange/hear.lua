@@ -39,24 +39,34 @@ function F.hear_used(mine)
   X.at = X.at + 1
 end
 
+-- Who waited before keeps its place: its age says the same as it did. Under `fair` ranks move with what is served.
 function F.hear_waiters(mine)
-  F.drop_waiters(X.gate)
-  local count = num(X.A[X.at])
-  if count > 0 then
-    local base = m.fair == 1 and 0 or m.clock
-    local members, scored = {}, {}
-    for i = 1, count do
-      local ticket, api, weight, pin, age = X.A[X.at + 1], X.A[X.at + 2], X.A[X.at + 3], X.A[X.at + 4], num(X.A[X.at + 5])
-      X.at = X.at + 5
-      -- Padded, so that the order of equals is that of the numbers.
-      local member = table.concat({ X.gate, fmt('%20s', ticket), weight, api, pin }, X.US)
-      members[i] = member
-      scored[2 * i - 1], scored[2 * i] = base - age, member
+  local blob, before = F.get('w:' .. X.gate), {}
+  if blob then
+    for _, member in ipairs(unpack_(blob)) do before[member] = true end
+  end
+  local A, at = X.A, X.at
+  local base = m.fair == 1 and 0 or m.clock
+  local members, come = {}, {}
+  for i = 1, num(A[at]) do
+    local member = X.gate .. X.US .. A[at + 1]
+    members[i] = member
+    if not before[member] or m.fair == 1 then
+      come[#come + 1], come[#come + 2] = base - num(A[at + 2]), member
     end
-    call('ZADD', X.L, unpack(scored))
+    before[member] = nil
+    at = at + 2
+  end
+  X.at = at + 1
+  local gone = {}
+  for member in pairs(before) do gone[#gone + 1] = member end
+  if #gone > 0 then call('ZREM', X.L, unpack(gone)) end
+  if #come > 0 then call('ZADD', X.L, unpack(come)) end
+  if #members == 0 then
+    if blob then F.del('w:' .. X.gate) end
+  elseif #gone > 0 or #come > 0 then
     F.put('w:' .. X.gate, pack(members))
   end
-  X.at = X.at + 1
 end
 
 function F.hear_rates(mine)
@@ -114,7 +124,7 @@ function F.hear()
   F.hear_holds(mine)
   F.hear_used(mine)
   local waiters_at = X.at
-  X.at = waiters_at + 5 * num(X.A[waiters_at]) + 1
+  X.at = waiters_at + 2 * num(X.A[waiters_at]) + 1
   F.hear_rates(mine)
   F.hear_pods(mine)
   if X.part == 'l' then F.end_sync(mine) end

@@ -164,7 +164,7 @@ function F.serve_one(w, unmet, before, told)
 end
 
 function F.serve_waiters(told)
-  local before, unmet, from, chunk = m.claim, { pods = {}, apis = {} }, 0, 16
+  local before, unmet, from, chunk = m.claim, { pods = {}, apis = {} }, 0, 6
   m.claim = {}
   while from < X.LOOK_MAX do
     local line = call('ZRANGE', X.L, from, from + chunk - 1, 'WITHSCORES')
