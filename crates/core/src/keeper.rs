@@ -375,7 +375,9 @@ impl Keeper {
             };
             record.waiters.push(place);
         }
-        before.values().for_each(|place| drop(self.line.remove(place)));
+        for place in before.values() {
+            self.line.remove(place);
+        }
         self.line.extend(come);
     }
 

@@ -15,7 +15,7 @@ use sluicegate_core::refusal::Refusal;
 use crate::gate::{Handle, Seat};
 use crate::lease::Lease;
 
-/// A request for a lease, to be given to [`Gate::acquire`].
+/// A request for a lease, to be given to [`Gate::acquire`](crate::Gate::acquire).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask(pub(crate) CoreAsk);
 
@@ -62,7 +62,7 @@ impl Ask {
     }
 }
 
-/// A lease to come: see [`Gate::acquire`]. Cancel safe: dropping it leaves nothing behind.
+/// A lease to come: see [`Gate::acquire`](crate::Gate::acquire). Cancel safe: dropping it leaves nothing behind.
 #[must_use = "nothing is asked for until it is polled"]
 pub struct Acquire {
     handle: Arc<Handle>,

@@ -15,7 +15,7 @@ use crate::stats::quantile;
 /// The pool fills before anything counts: so many mean services, a second at most.
 const FILLING: u64 = 10;
 
-/// The columns of [`row`].
+/// The columns of a row.
 pub(super) const COLUMNS: [&str; 15] = [
     "case",
     "load",

@@ -16,14 +16,14 @@ use super::drive::{Answer, Bell, Way};
 use super::gates::World;
 use crate::Outcome;
 
-/// Takes ARGV[1] units on the narrowest pod that has them (best fit, as the gates do). KEYS[1]: a sorted set of pods
+/// Takes `ARGV[1]` units on the narrowest pod that has them (best fit, as the gates do). `KEYS[1]`: a sorted set of pods
 /// by free units. Answers the pod, or -1.
 const TAKE: &str = "local pod = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf', 'LIMIT', 0, 1)[1]
 if not pod then return -1 end
 redis.call('ZINCRBY', KEYS[1], -ARGV[1], pod)
 return tonumber(pod)";
 
-/// Gives ARGV[1] units of pod ARGV[2] back.
+/// Gives `ARGV[1]` units of pod `ARGV[2]` back.
 const GIVE: &str = "redis.call('ZINCRBY', KEYS[1], ARGV[1], ARGV[2])
 return 0";
 
