@@ -8,9 +8,8 @@
 //! 12 part: `c`hanges, `m`ore, `l`ast · 13 idle · 14 recalled · 15 hold, us · 16 past, us · 17 ttl, us · 18 done ·
 //! 19 queued · 20 vtime · 21 unspent · 22 leaving, 0 or 1 · 23 label · 24 units in use · 25 asks waiting ·
 //! 26 terms: JSON, or empty; then lists, each after the count of its entries: holds (account, units) ·
-//! used (api, units) · waiters (ask, age in us; an ask is its ticket padded to 20, weight, api, pinned pod or empty,
-//! joined by the character 31) · avoid (pod) ·
-//! outside (pod, units).
+//! used (api, units) · avoid (pod) · outside (pod, units) · waiters (ask, age in us; an ask is its ticket padded to 20,
+//! weight, api, pinned pod or empty, joined by the character 31).
 //!
 //! **Terms**: `{"fair":0|1,"cap":N|-1,"reserve":N,"share":N,"rate":MILLI,"most":N,"pods":[["name",capacity,burst]],`
 //! `"apis":[["name",min,max|-1,protected 0|1]]}`.

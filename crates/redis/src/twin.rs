@@ -22,7 +22,6 @@ use crate::codec;
 use crate::keys::Keys;
 
 const DUMP: &str = include_str!("twin/dump.lua");
-const GATES: usize = 5;
 const TTL_US: u64 = 500_000;
 const APIS: u32 = 4;
 
@@ -45,10 +44,12 @@ struct Puppet {
     unspent: u64,
     vtime: u64,
     avoid: Vec<PodId>,
+    /// New waiters at a time.
+    crowd: u32,
 }
 
 impl Puppet {
-    fn new(random: &mut Rng) -> Puppet {
+    fn new(random: &mut Rng, crowd: u32) -> Puppet {
         Puppet {
             id: GateId(random.u128(1..)),
             stamp: Stamp::default(),
@@ -67,6 +68,7 @@ impl Puppet {
             unspent: 0,
             vtime: 0,
             avoid: Vec::new(),
+            crowd,
         }
     }
 
@@ -91,7 +93,7 @@ impl Puppet {
         for ticket in gone.collect::<Vec<_>>() {
             self.waiters.remove(&ticket);
         }
-        for _ in 0..random.u32(..3) {
+        for _ in 0..random.u32(..self.crowd) {
             self.tickets += 1;
             let ticket = Ticket(self.tickets);
             let pin = (random.u32(..6) == 0).then(|| PodId(random.u32(..pods)));
@@ -355,16 +357,25 @@ impl Twins {
     }
 }
 
+/// A history's size. One in ten has more pods than an exchange works off, one in ten more waiters than it looks at.
+fn size(seed: u64, random: &mut Rng) -> (u32, usize, u32) {
+    match seed % 10 {
+        8 => (random.u32(80..120), 5, 3),
+        9 => (random.u32(2..9), 20, 12),
+        _ => (random.u32(2..9), 5, 3),
+    }
+}
+
 /// One history of `steps` reports.
 fn play(redis: &Redis, seed: u64, steps: usize) -> Result<u64, String> {
     let mut random = Rng::with_seed(seed);
-    let pods = random.u32(2..9);
+    let (pods, gates, crowd) = size(seed, &mut random);
     let name = |index: u32| format!("{index:04}");
     let names = Names::new((0..=pods).map(name).collect(), (0..APIS).map(name).collect());
     let mut twins = Twins::new(redis, names);
     twins.call(&redis::cmd("FLUSHALL"));
     let terms = terms(&mut random, pods);
-    let mut puppets: Vec<Puppet> = (0..GATES).map(|_| Puppet::new(&mut random)).collect();
+    let mut puppets: Vec<Puppet> = (0..gates).map(|_| Puppet::new(&mut random, crowd)).collect();
     let mut last: Option<Report> = None;
     // One history alone is looked at more closely.
     let every = if std::env::var_os("SLUICEGATE_TWIN_SEED").is_some() { 1 } else { 16 };
@@ -382,10 +393,10 @@ fn play(redis: &Redis, seed: u64, steps: usize) -> Result<u64, String> {
             twins.strike(&mut random);
         }
         if random.u32(..150) == 0 {
-            let dead = random.usize(..GATES);
-            puppets[dead] = Puppet::new(&mut random);
+            let dead = random.usize(..gates);
+            puppets[dead] = Puppet::new(&mut random, crowd);
         }
-        let index = random.usize(..GATES);
+        let index = random.usize(..gates);
         let puppet = &mut puppets[index];
         puppet.live(&mut random, pods);
         let report = match (&last, random.u32(..40)) {

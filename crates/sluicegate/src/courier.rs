@@ -376,7 +376,6 @@ fn tell<T: Clone>(answer: &std::sync::mpsc::SyncSender<Result<T, LinkError>>, wh
 
 /// What a reply says of the pool.
 fn learn(view: &mut LedgerView, names: &Names, reply: &Reply) {
-    view.pace_us = reply.pace_us;
     view.recovering = reply.recovering;
     view.gates_known = reply.gates;
     view.epoch = match reply.verdict {

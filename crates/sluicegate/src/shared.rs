@@ -252,8 +252,7 @@ impl Gate {
         let mut member = Member::new(&policy, timing, rules, id, (0, seed), clock.now())?;
         member.set_on_loss(on_loss);
         let core = Engine::Shared(Box::new(member));
-        let pace_us = timing.pace_us;
-        let view = LedgerView { kind: "redis", id: Some(id), label, pace_us, ..LedgerView::default() };
+        let view = LedgerView { kind: "redis", id: Some(id), label, ..LedgerView::default() };
         let post = Post::new(core.names(), view);
         let shared = Arc::new(Shared::new(core, clock, Some(post)));
         let courier = Courier::new(Arc::clone(&shared), id, ledger);
@@ -281,6 +280,7 @@ impl Gate {
         if let Engine::Shared(member) = &state.core {
             let (stand, counts) = (member.view(now), member.counts());
             (view.valid, view.emergency, view.credit) = (stand.valid, stand.emergency, stand.credit);
+            view.pace_us = stand.pace_us;
             (view.lapses, view.resyncs) = (counts.lapses, counts.resyncs);
         }
         view

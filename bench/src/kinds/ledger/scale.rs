@@ -16,7 +16,7 @@ const GATES: usize = 50;
 const LOAD: f64 = 0.8;
 const SERVICE_US: u64 = 8_000;
 
-/// The columns of [`rows`].
+/// The columns of a row.
 pub(super) const COLUMNS: [&str; 7] = [
     "a gate holds units on",
     "exchanges/s",

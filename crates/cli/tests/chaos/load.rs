@@ -20,6 +20,9 @@ const LONG_ONE_IN: f64 = 10.0;
 const WEIGHTS: [u32; 3] = [1, 2, 3];
 /// Width of the slices in which refusals are counted.
 const SLICE: Duration = Duration::from_millis(250);
+/// Connections are made anew so often. The gateway closes one that was idle for 10 s, and a request that is sent at that
+/// moment gets no answer, which would be nobody's fault.
+const CONNECTED_MAX: Duration = Duration::from_secs(8);
 /// A client gives up after so long; more than any work or pause here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -89,21 +92,30 @@ impl Load {
 
     /// Sends the whole load from one time after the start to another, equally to these gateways.
     pub(crate) fn send(&mut self, gates: &[(usize, SocketAddr)], from: Duration, to: Duration) {
-        for (gate, addr) in gates.iter().copied() {
-            self.seed += 1;
-            let apis = self.work.shapes(1.0 / gates.len() as f64);
-            let plan = Plan { apis, seconds: (to - from).as_secs_f64(), seed: self.seed };
-            let begin = self.start + from;
-            self.runs.spawn(async move {
-                sleep_until(begin).await;
-                let options = RunOptions { connections_ahead: 4, timeout: PATIENCE, ..RunOptions::default() };
-                let record = run(&plan, addr, options).await;
-                let record = record.unwrap_or_else(|error| panic!("gateway {gate} at {addr}: {error}"));
-                let shift = u64::try_from(from.as_micros()).expect("a case lasts for seconds");
-                let seen = |sample: Sample| Seen { gate, sent_us: shift + sample.sent_us, sample };
-                record.samples.into_iter().map(seen).collect()
-            });
+        let mut begin = from;
+        while begin < to {
+            let end = to.min(begin + CONNECTED_MAX);
+            for (gate, addr) in gates.iter().copied() {
+                self.send_one(gate, addr, 1.0 / gates.len() as f64, (begin, end));
+            }
+            begin = end;
         }
+    }
+
+    /// Sends this part of the load to one gateway, on connections of its own.
+    fn send_one(&mut self, gate: usize, addr: SocketAddr, part: f64, (from, to): (Duration, Duration)) {
+        self.seed += 1;
+        let plan = Plan { apis: self.work.shapes(part), seconds: (to - from).as_secs_f64(), seed: self.seed };
+        let begin = self.start + from;
+        self.runs.spawn(async move {
+            sleep_until(begin).await;
+            let options = RunOptions { connections_ahead: 4, timeout: PATIENCE, ..RunOptions::default() };
+            let record = run(&plan, addr, options).await;
+            let record = record.unwrap_or_else(|error| panic!("gateway {gate} at {addr}: {error}"));
+            let shift = u64::try_from(from.as_micros()).expect("a case lasts for seconds");
+            let seen = |sample: Sample| Seen { gate, sent_us: shift + sample.sent_us, sample };
+            record.samples.into_iter().map(seen).collect()
+        });
     }
 
     /// Waits until so long after the start.

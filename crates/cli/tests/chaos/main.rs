@@ -20,7 +20,7 @@ use cases::Case;
 /// One test and not many: the cases need the machine for themselves, and together they make one page.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pool_comes_through() {
-    let full = std::env::var("SLUICEGATE_FULL").is_ok_and(|value| value == "1");
+    let full = is_full();
     let chosen = std::env::var("SLUICEGATE_CHAOS").ok();
     let cases = match &chosen {
         Some(words) => chosen_by(words),
@@ -62,6 +62,11 @@ async fn the_pool_comes_through() {
         std::fs::write(path, table::page(&command, &rows, &naive)).unwrap();
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// Whether there is time.
+fn is_full() -> bool {
+    std::env::var("SLUICEGATE_FULL").is_ok_and(|value| value == "1")
 }
 
 fn chosen_by(words: &str) -> Vec<Case> {

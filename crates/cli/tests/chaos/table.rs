@@ -18,8 +18,8 @@ pub(crate) struct Row {
     pub(crate) errors: usize,
     /// Not answered, because the gate was killed.
     pub(crate) cut: usize,
-    /// Not answered for no such reason.
-    pub(crate) unexplained: usize,
+    /// Not answered for no such reason, each in words.
+    pub(crate) unexplained: Vec<String>,
     /// Most units that any pod held above its capacity, by its own count.
     pub(crate) over_capacity: u32,
     /// Requests that the pods' own locks refused.
@@ -51,7 +51,8 @@ impl Row {
         }
         // No word on how soon the share is normal again: that is measured, and a busy machine is no fault of the pool.
         wrong(self.errors > 0, format!("{} answers of 5xx of ours", self.errors));
-        wrong(self.unexplained > 0, format!("{} requests without an answer", self.unexplained));
+        let unexplained = self.unexplained.join("\n  ");
+        wrong(!self.unexplained.is_empty(), format!("requests without an answer:\n  {unexplained}"));
         wrong(self.leaked > 0, format!("{} units leaked", self.leaked));
         if self.case.loss == Loss::Refuse {
             wrong(self.over_capacity > 0, format!("{} units above a pod's capacity", self.over_capacity));
@@ -78,7 +79,7 @@ impl Row {
             case.loss.name(),
             if case.long { "some long" } else { "short" },
             self.errors,
-            self.cut + self.unexplained,
+            self.cut + self.unexplained.len(),
             percent(self.usual),
             percent(self.worst),
             self.lasted.as_secs_f64(),

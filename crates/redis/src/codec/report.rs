@@ -45,13 +45,6 @@ fn lists(to: &mut Cmd, names: &Names, report: &Report) -> Result<(), String> {
     for (api, units) in &report.used {
         to.arg(api_name(names, *api)?).arg(*units);
     }
-    to.arg(report.waiters.len());
-    for waiting in &report.waiters {
-        let pin = waiting.pin.map_or(Ok(""), |pod| pod_name(names, pod))?;
-        let (ticket, api, weight) = (waiting.ticket.0, api_name(names, waiting.api)?, waiting.weight);
-        // Padded, so that the order of equals is that of the numbers.
-        to.arg(format!("{ticket:>20}\x1f{weight}\x1f{api}\x1f{pin}")).arg(waiting.age_us);
-    }
     to.arg(report.avoid.len());
     for pod in &report.avoid {
         to.arg(pod_name(names, *pod)?);
@@ -59,6 +52,13 @@ fn lists(to: &mut Cmd, names: &Names, report: &Report) -> Result<(), String> {
     to.arg(report.outside.len());
     for (pod, units) in &report.outside {
         to.arg(pod_name(names, *pod)?).arg(*units);
+    }
+    to.arg(report.waiters.len());
+    for waiting in &report.waiters {
+        let pin = waiting.pin.map_or(Ok(""), |pod| pod_name(names, pod))?;
+        let (ticket, api, weight) = (waiting.ticket.0, api_name(names, waiting.api)?, waiting.weight);
+        // Padded, so that the order of equals is that of the numbers.
+        to.arg(format!("{ticket:>20}\x1f{weight}\x1f{api}\x1f{pin}")).arg(waiting.age_us);
     }
     Ok(())
 }
@@ -184,7 +184,7 @@ mod tests {
         let terms = r#"{"apis":[["quote",5,8,1],["default",0,-1,0]],"cap":-1,"fair":1,"most":3,"pods":[["n-1",20,0],["n-2",10,2]],"rate":20000,"reserve":1,"share":2}"#;
         let same: serde_json::Value = serde_json::from_str(&words[25]).expect("JSON");
         assert_eq!(same, serde_json::from_str::<serde_json::Value>(terms).expect("JSON"));
-        let lists = "3 a:quote 4 p:n-2 20 t 2 1 default 3 2 77/2/quote/ -5 78/2/quote/n-1 -5 1 n-2 1 n-1 6";
+        let lists = "3 a:quote 4 p:n-2 20 t 2 1 default 3 1 n-2 1 n-1 6 2 77/2/quote/ -5 78/2/quote/n-1 -5";
         let said: Vec<String> =
             words[26..].iter().map(|word| word.trim_start().replace('\x1f', "/")).collect();
         assert_eq!(said, lists.split(' ').collect::<Vec<_>>());

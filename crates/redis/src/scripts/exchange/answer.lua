@@ -11,8 +11,7 @@ function F.answer(verdict)
     X.now, X.pushes, X.touched, recall_[1] or 0, recall_[2] or 0, recall_[3] or '', kept, age,
   }
   F.append_lent(reply, mine and mine.syncing ~= 1 and mine or { pending = {} })
-  reply[#reply + 1] = #m.sapis
-  for _, api in ipairs(m.sapis) do reply[#reply + 1] = api end
+  F.append(reply, m.sapis)
   local over = {}
   if mine and next(m.over) then
     local units = F.held_by(mine.epoch).units
@@ -20,8 +19,7 @@ function F.answer(verdict)
       if units[account] and #over < X.PART_MAX then over[#over + 1] = account end
     end
   end
-  reply[#reply + 1] = #over
-  for _, account in ipairs(over) do reply[#reply + 1] = account end
+  F.append(reply, over)
   return reply
 end
 

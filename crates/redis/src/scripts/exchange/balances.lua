@@ -4,6 +4,10 @@ function F.is_pod(account)
   return string.byte(account) == 112
 end
 
+function F.is_api(account)
+  return string.byte(account) == 97
+end
+
 function F.open_of(one)
   return max(0, one[1] - one[2] - one[3])
 end
@@ -27,7 +31,7 @@ function F.change(account, old, new)
   if old == new then return end
   local one = F.balance(account)
   if not one then
-    if string.byte(account) == 97 then return end
+    if F.is_api(account) then return end
     one = F.make_balance(account)
   end
   local before = F.open_of(one)

@@ -15,8 +15,8 @@
 -- max), p:POD (its capacity) and t (the trickle).
 -- No key expires: only the ledger's clock ends anything, and it advances by at most a heartbeat per exchange.
 
--- A closure costs Redis some 40 ns for each variable that it can see; hundreds of those would be most of the script's
--- time. So what functions share is in two tables: X, what this call knows, and F, the functions.
+-- Each call makes every function anew, which costs time for each outer variable that it uses. So what functions share
+-- is in two tables: X, what this call knows, and F, the functions.
 
 local call, pack, unpack_ = redis.call, cmsgpack.pack, cmsgpack.unpack
 local num, fmt, max, min, floor = tonumber, string.format, math.max, math.min, math.floor

@@ -17,7 +17,7 @@ function F.hear_holds(mine)
   for _ = 1, num(X.A[X.at]) do
     local account, units = X.A[X.at + 1], num(X.A[X.at + 2])
     X.at = X.at + 2
-    if string.byte(account) ~= 97 or F.balance(account) then
+    if not F.is_api(account) or F.balance(account) then
       local old = kept.units[account] or 0
       if old ~= units then
         kept.units[account], kept.changed = units > 0 and units or nil, true
@@ -40,7 +40,7 @@ function F.hear_used(mine)
 end
 
 -- Who waited before keeps its place: its age says the same as it did. Under `fair` ranks move with what is served.
-function F.hear_waiters(mine)
+function F.hear_waiters()
   local blob, before = F.get('w:' .. X.gate), {}
   if blob then
     for _, member in ipairs(unpack_(blob)) do before[member] = true end
@@ -57,7 +57,6 @@ function F.hear_waiters(mine)
     before[member] = nil
     at = at + 2
   end
-  X.at = at + 1
   local gone = {}
   for member in pairs(before) do gone[#gone + 1] = member end
   if #gone > 0 then call('ZREM', X.L, unpack(gone)) end
@@ -97,6 +96,7 @@ function F.hear_pods(mine)
       if units > 0 then m.outs[account] = m.clock + X.OUTSIDE_US end
     end
   end
+  X.at = X.at + 1
 end
 
 function F.end_sync(mine)
@@ -123,13 +123,10 @@ function F.hear()
   F.hear_terms(mine)
   F.hear_holds(mine)
   F.hear_used(mine)
-  local waiters_at = X.at
-  X.at = waiters_at + 2 * num(X.A[waiters_at]) + 1
   F.hear_rates(mine)
   F.hear_pods(mine)
   if X.part == 'l' then F.end_sync(mine) end
-  X.at = waiters_at
-  F.hear_waiters(mine)
+  F.hear_waiters()
   mine.idle = X.said_idle + F.credit_pending(mine)
   if mine.recall[1] and mine.recall[1] <= X.recalled then mine.recall = {} end
   return 'a'

@@ -53,19 +53,19 @@ function F.widest(test)
   return F.first_open('ZREVRANGEBYSCORE', '+inf', 1, test)
 end
 
+-- The pod that an ask is pinned to, if `room` finds enough there.
+function F.pinned(id, w, room)
+  local account = 'p:' .. w.pin
+  return room(account) >= w.weight and not F.is_barred(id, account) and account or nil
+end
+
 function F.place(id, w)
-  if w.pin ~= '' then
-    local account = 'p:' .. w.pin
-    return F.open(account) >= w.weight and not F.is_barred(id, account) and account or nil
-  end
+  if w.pin ~= '' then return F.pinned(id, w, F.open) end
   return F.narrowest(w.weight, function(account) return not F.is_barred(id, account) end)
 end
 
 function F.place_burst(id, w)
-  if w.pin ~= '' then
-    local account = 'p:' .. w.pin
-    return F.burst_room(account) >= w.weight and not F.is_barred(id, account) and account or nil
-  end
+  if w.pin ~= '' then return F.pinned(id, w, F.burst_room) end
   local best, most
   for _, one in ipairs(m.bursts) do
     local account = one[1]
@@ -164,9 +164,10 @@ function F.serve_one(w, unmet, before, told)
 end
 
 function F.serve_waiters(told)
-  local before, unmet, from, chunk = m.claim, { pods = {}, apis = {} }, 0, 6
+  local before, unmet, from, chunk = m.claim, { pods = {}, apis = {} }, 0, 8
   m.claim = {}
   while from < X.LOOK_MAX do
+    chunk = min(chunk, X.LOOK_MAX - from)
     local line = call('ZRANGE', X.L, from, from + chunk - 1, 'WITHSCORES')
     for i = 1, #line, 2 do
       local id, ticket, weight, api, pin = string.match(line[i], '^(%x+)\31 *(%d+)\31(%d+)\31([^\31]*)\31(.*)$')
@@ -260,7 +261,7 @@ end
 function F.give_allowances(mine)
   if mine.syncing == 1 then return end
   for _, lent in ipairs(mine.pending) do
-    if string.byte(lent[2]) == 97 then return end
+    if F.is_api(lent[2]) then return end
   end
   local scarce = {}
   for _, api in ipairs(m.sapis) do scarce[api] = true end
@@ -276,6 +277,12 @@ end
 function F.said_claim()
   if not m.claim[1] then return '', 0 end
   return string.sub(m.claim[4], 3), (m.fair == 1 and 0 or m.clock) - m.claim[1]
+end
+
+-- A list in an answer: its length, then its entries.
+function F.append(words, list)
+  words[#words + 1] = #list
+  for _, one in ipairs(list) do words[#words + 1] = one end
 end
 
 function F.append_lent(words, one)

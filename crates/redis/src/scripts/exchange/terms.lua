@@ -111,7 +111,7 @@ function F.configure(all)
   local limited = F.configure_apis(all)
   for _, account in ipairs(F.sorted(X.accounts)) do
     local one = X.bals[account]
-    local gone = string.byte(account) == 97 and not limited[account]
+    local gone = F.is_api(account) and not limited[account]
     if gone or (one[1] == 0 and one[2] == 0 and one[3] == 0) then
       if gone then F.forget_account(account) end
       X.bals[account] = false
