@@ -18,9 +18,11 @@ use crate::book::Book;
 use crate::counters::{Counters, Counts};
 use crate::directory::Directory;
 use crate::http;
+use crate::http::elsewhere::AGAIN_MAX;
 use crate::http::pods::PodsDoor;
 use crate::http::reply::Delivery;
 use crate::names::Id;
+use crate::peers::Peering;
 use crate::settings::{Limits, Settings};
 use crate::socket::{self, Bound, Listener, Stream, Watched};
 use crate::tls::{self, Token};
@@ -55,6 +57,9 @@ pub(crate) struct Shared {
     pub(crate) pods: Option<Arc<PodsDoor>>,
     pub(crate) token: Token,
     pub(crate) limits: Limits,
+    pub(crate) peering: Peering,
+    /// Places for returns that another gate could not be told yet.
+    pub(crate) later: Arc<Semaphore>,
     tally: Arc<Tally>,
     draining: AtomicBool,
 }
@@ -89,8 +94,8 @@ impl Shared {
     }
 
     /// True if an id names this gate, or none.
-    pub(crate) fn is_ours(&self, id: &Id) -> bool {
-        id.gate.as_deref().is_none_or(|gate| gate == self.book.name.as_str())
+    pub(crate) fn is_ours(&self, id: &Id<'_>) -> bool {
+        id.gate.is_none_or(|gate| gate == self.book.name.as_str())
     }
 }
 
@@ -142,9 +147,10 @@ impl Decisions {
         settings: &Settings,
     ) -> io::Result<Decisions> {
         let (tls, guarded) = guards(&bound, settings)?;
+        let connector = settings.tls.as_ref().map(tls::connector).transpose()?;
         let (stop, stopped) = watch::channel(false);
         let (counters, tally) = (Arc::new(Counters::default()), Arc::new(Tally::default()));
-        let book = Book::new(settings.gate.clone(), gate.clone(), counters.clone(), tally.clone());
+        let book = Book::new(settings, gate.clone(), counters.clone(), tally.clone());
         let shared = Arc::new(Shared {
             gate,
             directory,
@@ -153,6 +159,8 @@ impl Decisions {
             pods: settings.pods.clone(),
             token: Token::new(settings.token.clone()),
             limits: settings.limits,
+            peering: Peering::new(settings.peers.clone(), settings.gate.as_str(), connector),
+            later: Arc::new(Semaphore::new(AGAIN_MAX)),
             tally,
             draining: AtomicBool::new(false),
         });

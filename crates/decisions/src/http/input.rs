@@ -110,13 +110,24 @@ pub(crate) struct LeaseAnswer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64")]
     pub(crate) expires_in_ms: Option<u64>,
+    /// True when another gate gave it, which is gone, and this one sees to it now.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schemars(with = "bool")]
+    pub(crate) adopted: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What a batch of releases came to.
 #[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct ReleaseAnswer {
-    /// Leases that ended by this call. The others had ended before, or never were.
+    /// Leases of this gate that ended by this call. The others had ended before, or never were.
     pub(crate) released: u64,
+    /// Ids of other gates, which were told, or will be when they answer.
+    pub(crate) passed_on: u64,
     /// What is no id, by its place in the list.
     pub(crate) bad: Vec<BadId>,
 }
