@@ -65,6 +65,7 @@ impl Check<'_> {
         DecisionSettings {
             http: decisions.http.map(|listen| listen.0),
             ext_proc: decisions.ext_proc.map(|listen| listen.0),
+            early_end: decisions.early_end.unwrap_or_default(),
             token: token.map(|token| token.0.clone()),
         }
     }
