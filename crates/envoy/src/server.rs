@@ -262,9 +262,14 @@ async fn serve(
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_EVERY);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        _ = closing.wait_for(|closing| *closing) => {
+    let told = tokio::select! {
+        result = connection.as_mut() => Some(result),
+        // It changes once; an error means that its owner is gone.
+        _ = closing.changed() => None,
+    };
+    let result = match told {
+        Some(result) => result,
+        None => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
