@@ -7,13 +7,13 @@ use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendA
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::ProcessingMode;
 use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::processing_mode::HeaderSendMode;
-use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::envoy::service::ext_proc::v3::processing_request::Request;
 use envoy_types::pb::envoy::service::ext_proc::v3::processing_response::Response;
 use envoy_types::pb::envoy::service::ext_proc::v3::{
-    BodyResponse, CommonResponse, GrpcStatus, HeaderMutation, HeadersResponse, HttpHeaders, ImmediateResponse,
-    ProcessingRequest, ProcessingResponse, ProtocolConfiguration, TrailersResponse,
+    BodyResponse, CommonResponse, GrpcStatus, HeaderMutation, HeadersResponse, HttpHeaders,
+    ImmediateResponse, ProcessingRequest, ProcessingResponse, ProtocolConfiguration, TrailersResponse,
 };
+use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf;
 use envoy_types::pb::google::protobuf::value::Kind;
 use http::StatusCode;
@@ -187,10 +187,14 @@ pub(crate) fn more_time(time: Duration) -> ProcessingResponse {
 /// The response goes on to the client, with the time that its request waited.
 pub(crate) fn passed_on(timing: Option<&http::HeaderValue>, answered: &Answered<'_>) -> ProcessingResponse {
     let timing = timing.and_then(|timing| timing.to_str().ok());
-    let set_headers = timing.map(|timing| header("server-timing", timing, HeaderAppendAction::AppendIfExistsOrAdd));
+    let set_headers =
+        timing.map(|timing| header("server-timing", timing, HeaderAppendAction::AppendIfExistsOrAdd));
     let remove_headers = if answered.told_in_use { vec![IN_USE.to_owned()] } else { Vec::new() };
     let mutation = HeaderMutation { set_headers: set_headers.into_iter().collect(), remove_headers };
-    ProcessingResponse { response: Some(Response::ResponseHeaders(changes(mutation))), ..ProcessingResponse::default() }
+    ProcessingResponse {
+        response: Some(Response::ResponseHeaders(changes(mutation))),
+        ..ProcessingResponse::default()
+    }
 }
 
 /// Goes on unchanged: the answer to a message that nobody needs, by its kind. `None` if it wants no answer.

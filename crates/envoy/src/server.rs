@@ -113,14 +113,7 @@ impl ExtProc {
         self.local_addr
     }
 
-    /// What it counted.
-    #[must_use]
-    pub fn counts(&self) -> Vec<Count> {
-        self.world.counts.all()
-    }
-
-    /// For those who show the counts while another drains it.
-    #[must_use]
+    /// Reads what it counts, also while another drains it.
     pub fn counter(&self) -> impl Fn() -> Vec<Count> + Send + Sync + 'static {
         let world = Arc::clone(&self.world);
         move || world.counts.all()
@@ -158,7 +151,11 @@ impl Drop for ExtProc {
 impl std::fmt::Debug for Drained {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let held: u32 = self.leases.iter().map(Lease::weight).sum();
-        f.debug_struct("Drained").field("cut", &self.cut).field("took", &self.took).field("units", &held).finish()
+        f.debug_struct("Drained")
+            .field("cut", &self.cut)
+            .field("took", &self.took)
+            .field("units", &held)
+            .finish()
     }
 }
 
@@ -308,5 +305,6 @@ impl ExternalProcessor for Door {
 
 /// Compares in a time that does not tell how much of the guess was right.
 fn same(given: &[u8], token: &[u8]) -> bool {
-    given.len() == token.len() && given.iter().zip(token).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+    given.len() == token.len()
+        && given.iter().zip(token).fold(0, |different, (a, b)| different | (a ^ b)) == 0
 }

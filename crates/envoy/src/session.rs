@@ -96,7 +96,9 @@ impl Session {
     /// A message came.
     fn take(&mut self, mut message: ProcessingRequest) {
         if message.observability_mode {
-            self.bad_mode("observability_mode is on: Envoy does not wait for answers, so nothing can be admitted");
+            self.bad_mode(
+                "observability_mode is on: Envoy does not wait for answers, so nothing can be admitted",
+            );
             self.stage = Stage::Over;
             return;
         }
@@ -112,7 +114,9 @@ impl Session {
             }
             (Stage::Waiting(waiting), _) => waiting.kept.push_back(message::go_on(&request)),
             (Stage::Fresh, _) => {
-                self.bad_mode("the first message is not about request headers: set request_header_mode to SEND");
+                self.bad_mode(
+                    "the first message is not about request headers: set request_header_mode to SEND",
+                );
                 self.stage = Stage::Free;
                 self.out.push_back(message::go_on(&request));
             }
@@ -128,7 +132,9 @@ impl Session {
     fn bad_mode(&self, what: &str) {
         up(&self.world.counts.bad_mode);
         if self.world.loud.bad_mode.is_time() {
-            tracing::error!("Envoy's ext_proc filter is set so that it cannot be answered: {what}. See docs/envoy.md");
+            tracing::error!(
+                "Envoy's ext_proc filter is set so that it cannot be answered: {what}. See docs/envoy.md"
+            );
         }
     }
 

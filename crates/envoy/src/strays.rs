@@ -63,8 +63,7 @@ impl Strays {
     pub(crate) fn miss(&self, pod: PodId, of: usize) -> Advice {
         let mut pods = self.pods();
         let shunned = pods.values().filter(|trouble| trouble.shunned).count();
-        let trouble =
-            pods.entry(pod).or_insert(Trouble { misses: 0, shunned: false, back_off: BACK_OFF });
+        let trouble = pods.entry(pod).or_insert(Trouble { misses: 0, shunned: false, back_off: BACK_OFF });
         trouble.misses = trouble.misses.saturating_add(1);
         let advice = if trouble.shunned || trouble.misses < MISSES {
             Advice::Wait

@@ -58,7 +58,13 @@ impl Engine {
         either!(self, core => core.write_off(now, lease, out))
     }
 
-    pub(crate) fn relocate(&mut self, now: Micros, lease: LeaseId, pod: PodId, out: &mut Vec<Output>) -> bool {
+    pub(crate) fn relocate(
+        &mut self,
+        now: Micros,
+        lease: LeaseId,
+        pod: PodId,
+        out: &mut Vec<Output>,
+    ) -> bool {
         either!(self, core => core.relocate(now, lease, pod, out))
     }
 

@@ -76,7 +76,8 @@ impl Ending {
             Ending::Normal | Ending::LeavesWaiting | Ending::Killed => None,
             Ending::LeavesStreaming => Some(Errand::LeavesStreaming("/w/1?chunks=200&every=20".to_owned())),
             Ending::PodResets => {
-                let what = if number.is_multiple_of(2) { "reset=head" } else { "reset=body&chunks=4&every=5" };
+                let what =
+                    if number.is_multiple_of(2) { "reset=head" } else { "reset=body&chunks=4&every=5" };
                 Some(Errand::Reads(format!("/w/1?ms=10&{what}")))
             }
             Ending::PodTooLate => Some(Errand::Reads("/w/1/late?hang".to_owned())),
@@ -88,7 +89,9 @@ impl Ending {
         match self {
             Ending::Normal | Ending::Killed => false,
             Ending::LeavesWaiting | Ending::LeavesStreaming => seen == Seen::Left,
-            Ending::PodResets => matches!(seen, Seen::Broke | Seen::Answer { status: 502 | 503, refused: false }),
+            Ending::PodResets => {
+                matches!(seen, Seen::Broke | Seen::Answer { status: 502 | 503, refused: false })
+            }
             Ending::PodTooLate => matches!(seen, Seen::Answer { status: 504, .. }),
         }
     }
@@ -131,7 +134,8 @@ type Tasks = JoinSet<(bool, Seen)>;
 impl Cell {
     pub(crate) async fn run(&self, ground: &mut Ground, door: SocketAddr) -> Row {
         ground.reset_gauges();
-        let mut row = Row { cell: *self, sent: 0, tally: Tally::default(), peaks: Vec::new(), problems: Vec::new() };
+        let mut row =
+            Row { cell: *self, sent: 0, tally: Tally::default(), peaks: Vec::new(), problems: Vec::new() };
         let mut requests = self.requests;
         if self.ending == Ending::Killed {
             requests /= 2;
@@ -143,6 +147,7 @@ impl Cell {
         if self.ending == Ending::LeavesWaiting {
             self.crowd(ground, door, &mut tasks, &told).await;
             go.send_replace(true);
+            row.problems.extend(ground.until_idle().await);
         }
         self.send(door, requests.saturating_sub(tasks.len()), &mut tasks, &told).await;
         let tally = self.tally(tasks).await;
@@ -157,16 +162,24 @@ impl Cell {
         let start = Instant::now();
         for number in 0..count {
             sleep_until(start + self.load.gap() * u32::try_from(number).expect("some hundred")).await;
-            let victim = if number % VICTIM_EVERY == 0 { self.ending.errand(number / VICTIM_EVERY) } else { None };
+            let victim =
+                if number % VICTIM_EVERY == 0 { self.ending.errand(number / VICTIM_EVERY) } else { None };
             let is_victim = victim.is_some();
-            let errand = victim.unwrap_or_else(|| Errand::Reads(format!("/w/{}?ms={WORK_MS}", 1 + number % 3)));
+            let errand =
+                victim.unwrap_or_else(|| Errand::Reads(format!("/w/{}?ms={WORK_MS}", 1 + number % 3)));
             let told = told.clone();
             tasks.spawn(async move { (is_victim, visit(door, errand, told).await) });
         }
     }
 
     /// Fills the pool, and lets some wait for it.
-    async fn crowd(&self, ground: &Ground, door: SocketAddr, tasks: &mut Tasks, told: &watch::Receiver<bool>) {
+    async fn crowd(
+        &self,
+        ground: &Ground,
+        door: SocketAddr,
+        tasks: &mut Tasks,
+        told: &watch::Receiver<bool>,
+    ) {
         for _ in 0..PODS {
             let (errand, told) = (Errand::Reads(format!("/w/{CAPACITY}?ms={FULL_MS}")), told.clone());
             tasks.spawn(async move { (false, visit(door, errand, told).await) });
@@ -175,7 +188,8 @@ impl Cell {
         sluicegate_testkit::wait::until("the pool is full", crate::ground::SOON, full).await;
         let victims = self.requests / VICTIM_EVERY;
         for number in 0..victims {
-            let (errand, told) = (Errand::LeavesWhenTold(format!("/w/{}?ms={WORK_MS}", 1 + number % 3)), told.clone());
+            let (errand, told) =
+                (Errand::LeavesWhenTold(format!("/w/{}?ms={WORK_MS}", 1 + number % 3)), told.clone());
             tasks.spawn(async move { (true, visit(door, errand, told).await) });
         }
         ground.until_waiting(victims as u64, GATHER).await;
@@ -186,6 +200,8 @@ impl Cell {
         let (_go, told) = watch::channel(false);
         let mut tasks = JoinSet::new();
         self.send(door, requests, &mut tasks, &told).await;
+        let busy = || ground.gauges().iter().any(|gauge| gauge.in_use > 0);
+        sluicegate_testkit::wait::until("pods work when the program is killed", crate::ground::SOON, busy).await;
         row.note_peaks(ground);
         ground.kill();
         self.send(door, WHILE_DEAD, &mut tasks, &told).await;
@@ -248,10 +264,15 @@ impl Row {
         let at_pods: u64 = ground.gauges().iter().map(|gauge| gauge.served).sum();
         let Tally { served, refused: told, odd, victims, met, left } = tally;
         let all = served + told + odd + met;
-        let words = format!("counted {admitted} + {refused} + {cancelled}, at pods {at_pods}, visitors saw {tally:?}");
+        let words = format!(
+            "counted {admitted} + {refused} + {cancelled}, at pods {at_pods}, visitors saw {tally:?}"
+        );
         self.expect(odd == 0, &format!("{odd} requests were neither served nor refused: {words}"));
         self.expect(counted <= all && counted + left >= all, &format!("each is counted once: {words}"));
-        self.expect(at_pods <= admitted && admitted <= at_pods + victims, &format!("pods served who was admitted: {words}"));
+        self.expect(
+            at_pods <= admitted && admitted <= at_pods + victims,
+            &format!("pods served who was admitted: {words}"),
+        );
         if matches!(self.cell.ending, Ending::Normal | Ending::Killed) {
             let same = (admitted, refused, at_pods) == (served, told, served);
             self.expect(same && cancelled == 0, &format!("all sides count alike: {words}"));

@@ -25,6 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// At which of the program's listeners the proxy asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asks {
+    #[allow(dead_code, reason = "for doors that ask over HTTP")]
     Http,
     ExtProc,
 }
@@ -33,6 +34,9 @@ pub(crate) enum Asks {
 pub(crate) struct Door {
     /// Where it takes requests.
     pub(crate) listen: SocketAddr,
+    /// Its own admin listener, if it has one.
+    #[allow(dead_code, reason = "for tests of one door")]
+    pub(crate) admin: Option<SocketAddr>,
     pub(crate) processes: Vec<Process>,
 }
 
@@ -125,7 +129,11 @@ impl Ground {
             if answer.as_ref().is_ok_and(|answer| answer.head.status == 200) {
                 return;
             }
-            assert!(start.elapsed() < SOON, "the door at {door} does not serve: {answer:?}\n{}", self.words());
+            assert!(
+                start.elapsed() < SOON,
+                "the door at {door} does not serve: {answer:?}\n{}",
+                self.words()
+            );
             sleep(LOOK_EVERY).await;
         }
     }
@@ -135,14 +143,20 @@ impl Ground {
         let start = Instant::now();
         loop {
             let state = get_json(self.admin, "/v1/state").await.unwrap();
-            let busy: Vec<String> =
-                self.pods.iter().filter(|pod| pod.gauge().read().in_use > 0).map(|pod| pod.name().to_owned()).collect();
+            let busy: Vec<String> = self
+                .pods
+                .iter()
+                .filter(|pod| pod.gauge().read().in_use > 0)
+                .map(|pod| pod.name().to_owned())
+                .collect();
             if state["in_use"] == 0 && state["waiting"] == 0 && busy.is_empty() {
                 return Vec::new();
             }
             if start.elapsed() > SOON {
                 let (in_use, waiting) = (&state["in_use"], &state["waiting"]);
-                return vec![format!("at the end {in_use} units are in use, {waiting} wait, pods busy: {busy:?}")];
+                return vec![format!(
+                    "at the end {in_use} units are in use, {waiting} wait, pods busy: {busy:?}"
+                )];
             }
             sleep(LOOK_EVERY).await;
         }

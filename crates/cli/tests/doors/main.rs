@@ -7,6 +7,7 @@
 #![allow(clippy::print_stderr, reason = "a long test says how far it is")]
 
 mod cell;
+mod envoy;
 mod ground;
 mod matrix;
 mod visitor;

@@ -60,7 +60,9 @@ async fn go_there(door: SocketAddr, errand: Errand, mut go: watch::Receiver<bool
                 let _ = client.abort();
                 if seen { Seen::Left } else { Seen::Broke }
             }
-            Ok(head) => Seen::Answer { status: head.status, refused: !head.header("x-sluicegate-reason").is_empty() },
+            Ok(head) => {
+                Seen::Answer { status: head.status, refused: !head.header("x-sluicegate-reason").is_empty() }
+            }
             Err(_) => Seen::Broke,
         },
     }
