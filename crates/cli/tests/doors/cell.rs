@@ -201,7 +201,8 @@ impl Cell {
         let mut tasks = JoinSet::new();
         self.send(door, requests, &mut tasks, &told).await;
         let busy = || ground.gauges().iter().any(|gauge| gauge.in_use > 0);
-        sluicegate_testkit::wait::until("pods work when the program is killed", crate::ground::SOON, busy).await;
+        sluicegate_testkit::wait::until("pods work when the program is killed", crate::ground::SOON, busy)
+            .await;
         row.note_peaks(ground);
         ground.kill();
         self.send(door, WHILE_DEAD, &mut tasks, &told).await;
