@@ -164,25 +164,23 @@ pub(crate) fn haproxy_with(frontend: &str) -> Outcome<Server> {
     Ok(Server::start(command, folder, vec![listen]))
 }
 
-/// Envoy's binary: `SLUICEGATE_ENVOY`, or where `scripts/install-parts --bench` puts it.
+/// Envoy's binary: `SLUICEGATE_ENVOY`, or where `scripts/install-parts` puts it.
 ///
 /// # Errors
 /// It is in neither place.
 pub(crate) fn envoy() -> Outcome<PathBuf> {
-    if let Some(path) = std::env::var_os("SLUICEGATE_ENVOY") {
-        return Ok(path.into());
-    }
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let parts = folder("SLUICEGATE_PARTS").or_else(|| {
         let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
-        Some(cache?.join("sluicegate/parts"))
+        Some(cache?.join("sluicegate-parts"))
     });
-    let libraries = parts.map(|parts| parts.join("envoy/lib")).and_then(|lib| std::fs::read_dir(lib).ok());
-    let binaries = libraries.into_iter().flatten().flatten();
-    let binaries = binaries.map(|entry| entry.path().join("site-packages/envoy/_bin/envoy"));
-    let missing = "Envoy is not there: scripts/install-parts --bench, or name its binary in SLUICEGATE_ENVOY";
-    binaries.into_iter().find(|path| path.is_file()).ok_or_else(|| missing.to_owned())
+    let path = folder("SLUICEGATE_ENVOY").or_else(|| Some(parts?.join(ENVOY)));
+    let missing = "Envoy is not there: scripts/install-parts, or name its binary in SLUICEGATE_ENVOY";
+    path.filter(|path| path.is_file()).ok_or_else(|| missing.to_owned())
 }
+
+/// Below the folder of parts; the version is that of `scripts/install-parts`.
+const ENVOY: &str = "envoy-1.40.0/envoy";
 
 /// Their versions, as they say themselves.
 pub(crate) fn versions() -> String {

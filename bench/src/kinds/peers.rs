@@ -255,17 +255,18 @@ fn tables(section: &mut Section, rows: &[Row], loads: &[f64]) {
     for figure in &FIGURES {
         let heads: Vec<String> = loads.iter().map(|load| format!("load {load}")).collect();
         let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
-        section.table(&[&["", figure.title], heads.as_slice()].concat());
-        let worth = |at: usize| rows.iter().map(move |row| (figure.worth)(&row.seen[at]));
-        let best: Vec<f64> = (0..loads.len()).map(|at| worth(at).fold(f64::INFINITY, f64::min)).collect();
+        section.note(format!("**{}{}**", figure.title[..1].to_uppercase(), &figure.title[1..]));
+        section.table(&[&["", "way"], heads.as_slice()].concat());
+        let of_load = |at: usize| rows.iter().map(move |row| &row.seen[at]).filter(|seen| !seen.is_void());
+        let best = |at: usize| of_load(at).map(figure.worth).fold(f64::INFINITY, f64::min);
+        let best: Vec<f64> = (0..loads.len()).map(best).collect();
         for row in rows {
             let cell = |(seen, best): (&Seen, &f64)| {
                 let text = (figure.print)(seen);
-                let void = if seen.is_void() { " (void)" } else { "" };
-                if (figure.worth)(seen) <= *best {
-                    format!("**{text}**{void}")
-                } else {
-                    format!("{text}{void}")
+                match seen.is_void() {
+                    true => format!("{text} (void)"),
+                    false if (figure.worth)(seen) <= *best => format!("**{text}**"),
+                    false => text,
                 }
             };
             let cells: Vec<String> = row.seen.iter().zip(&best).map(cell).collect();
