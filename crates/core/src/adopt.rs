@@ -56,7 +56,10 @@ mod tests {
         let adopted = gate.adopt(Micros(1), (api, pod), 3, &mut out).unwrap();
         assert_eq!((gate.snapshot().in_use, adopted.pod), (3, pod));
         let now = |wait_us| Ask { wait_us: Some(wait_us), ..Ask::new(api) };
-        assert!(matches!(gate.ask(Micros(2), now(0), &mut out), Answer::Refused(_)), "the pod is over its limit");
+        assert!(
+            matches!(gate.ask(Micros(2), now(0), &mut out), Answer::Refused(_)),
+            "the pod is over its limit"
+        );
         assert!(gate.release(Micros(3), adopted.lease, &mut out));
         assert!(!gate.release(Micros(4), adopted.lease, &mut out));
         assert!(matches!(gate.ask(Micros(5), now(0), &mut out), Answer::Granted(_)));

@@ -1,5 +1,6 @@
 //! The service's listener and threads, and its end.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -39,13 +40,24 @@ pub struct Decisions {
     bound: Bound,
 }
 
-/// What a drain left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a drain left. The units of leases that were cut are held until this is dropped: their requests may still run.
+#[derive(Clone)]
 pub struct DrainReport {
     /// Leases and waiting asks that were cut because the time was over. 0 is a clean end.
     pub cut: usize,
     /// How long it took.
     pub took: Duration,
+    /// With the leases that are left.
+    _book: Arc<Book>,
+}
+
+impl fmt::Debug for DrainReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainReport")
+            .field("cut", &self.cut)
+            .field("took", &self.took)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What every call needs.
@@ -193,7 +205,7 @@ impl Decisions {
     }
 
     /// Gives out no more leases (503) and waits until all are given back, at most until `deadline` from now: renewals
-    /// and returns are answered until then. Leases that are left end with the process. Blocks the caller: not for use
+    /// and returns are answered until then. Leases that are left end with the report. Blocks the caller: not for use
     /// inside a runtime.
     #[must_use]
     pub fn drain(mut self, deadline: Duration) -> DrainReport {
@@ -201,7 +213,7 @@ impl Decisions {
         self.shared.draining.store(true, Ordering::Relaxed);
         let cut = self.shared.tally.wait(begin + deadline);
         self.join();
-        DrainReport { cut, took: begin.elapsed() }
+        DrainReport { cut, took: begin.elapsed(), _book: self.shared.book.clone() }
     }
 
     fn join(&mut self) {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 use serde::{Deserialize, Serialize};
-use sluicegate::link::{Document, Ear, Exchanged, GateGone, GateSeen, Ledger, LinkError, Names, RegisteredPod, Stored};
+use sluicegate::link::{
+    Document, Ear, Exchanged, GateGone, GateSeen, Ledger, LinkError, Names, RegisteredPod, Stored,
+};
 use sluicegate_core::shared::{GateId, Report, Timing};
 
 use crate::codec::{self, Fields};

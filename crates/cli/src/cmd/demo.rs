@@ -124,7 +124,7 @@ async fn pooled(wait: &str) -> Result<(Way, Gateway, Admin), Failure> {
     yaml += "gateway: {listen: \"127.0.0.1:0\"}\nadmin: {listen: \"127.0.0.1:0\"}\n";
     let loaded = sluicegate_config::parse("demo", &yaml, &|_| None);
     let config = loaded.map_err(|problems| Failure(problems.to_string()))?.config;
-    let pool = pool::Pool::new(&config).map_err(Failure)?;
+    let pool = pool::Pool::new(&config, None).map_err(Failure)?;
     let (Some(gateway), Some(admin)) = (&config.gateway, &config.admin) else {
         unreachable!("both sections stand in the text above")
     };

@@ -4,6 +4,7 @@
 
 mod check;
 mod decisions;
+mod decisions_shared;
 mod demo;
 mod plan;
 mod registered;

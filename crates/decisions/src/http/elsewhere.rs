@@ -19,6 +19,8 @@ use crate::server::Shared;
 
 /// A gate that is gone is looked at so often while leases of it wait to be counted here.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// And when its units are due, which come back with somebody's next exchange.
+const LOOK_LEAST: Duration = Duration::from_millis(5);
 /// A return whose gate does not answer is tried again so often, and so many times: longer than any ttl.
 const AGAIN: (Duration, u32) = (Duration::from_millis(500), 700);
 /// Returns that are tried again at one time; a gate that does not answer must not fill this one's memory.
@@ -162,7 +164,7 @@ fn adopt(shared: &Arc<Shared>, id: &Id<'_>, back: Duration) -> bool {
 /// Waits until the units of a gate that is gone have come back, and counts what was adopted of it.
 async fn count_when_back(shared: Arc<Shared>, gate: String, mut back: Duration) {
     loop {
-        tokio::time::sleep(back.min(LOOK_EVERY)).await;
+        tokio::time::sleep(back.clamp(LOOK_LEAST, LOOK_EVERY)).await;
         match shared.peering.find(&gate, true).await {
             Peer::Gone(left) => back = left,
             Peer::Unknown => return shared.book.count_adopted(&gate),

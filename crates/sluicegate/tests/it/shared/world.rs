@@ -8,7 +8,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use sluicegate::link::{Document, Ear, Exchanged, GateGone, GateSeen, Ledger, LinkError, LinkErrorKind, Names, Stored};
+use sluicegate::link::{
+    Document, Ear, Exchanged, GateGone, GateSeen, Ledger, LinkError, LinkErrorKind, Names, Stored,
+};
 use sluicegate::policy::Policy;
 use sluicegate::{Gate, GateId, OnLoss, PodId, Rules, SharedSettings, Timing};
 use sluicegate_core::keeper::Keeper;
