@@ -20,8 +20,7 @@ const ID_MAX: usize = GATE_MAX + 1 + 2 + 2 * KEY_MAX + 1 + 8 + 1 + 8 + 1 + 8;
 /// What a caller may choose, as a pattern for the OpenAPI document: with or without the gate before it.
 pub(crate) const ID_PATTERN: &str = "^([a-z0-9-]{1,32}\\.)?[A-Za-z0-9][A-Za-z0-9_-]{0,127}$";
 /// Any id.
-pub(crate) const ANY_ID_PATTERN: &str =
-    "^([a-z0-9-]{1,32}\\.)?[A-Za-z0-9_][A-Za-z0-9_-]{0,257}(\\.[0-9a-f]{1,8}-[0-9a-f]{8}-[0-9a-f]{8})?$";
+pub(crate) const ANY_ID_PATTERN: &str = "^([a-z0-9-]{1,32}\\.[A-Za-z0-9_][A-Za-z0-9_-]{0,257}(\\.[0-9a-f]{1,8}-[0-9a-f]{8}-[0-9a-f]{8})?|[A-Za-z0-9_][A-Za-z0-9_-]{0,257})$";
 
 /// A gate's name within its pool: 1 to 32 of `a-z`, `0-9` and `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]

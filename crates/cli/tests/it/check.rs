@@ -6,7 +6,7 @@ use crate::{Folder, say};
 
 #[test]
 fn the_examples_are_right_and_explained_in_units() {
-    for name in ["sluicegate.yaml", "minimal.yaml"] {
+    for name in ["sluicegate.yaml", "minimal.yaml", "decisions.yaml"] {
         let path = format!("{}/../../examples/{name}", env!("CARGO_MANIFEST_DIR"));
         let said = say(&["check", "-c", &path]);
         assert_eq!(said.code, 0, "{}", said.err);

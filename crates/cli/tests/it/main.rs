@@ -4,8 +4,10 @@
 
 mod check;
 mod decisions;
+mod decisions_page;
 mod decisions_shared;
 mod demo;
+mod openapi;
 mod plan;
 mod registered;
 mod run;

@@ -39,9 +39,9 @@ pub(crate) struct LeaseRequest {
     #[schemars(with = "String", regex(pattern = "^/"), length(max = 2048))]
     pub(crate) path: Option<String>,
     /// Units, in place of the api's weight.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "whole")]
     #[schemars(with = "u32", range(min = 1, max = WEIGHT_MAX))]
-    pub(crate) weight: Option<u32>,
+    pub(crate) weight: Option<u64>,
     /// Name of the pod it must be on: for a backend that asks for itself. A refusal then names a pod with room, if
     /// there is one (`elsewhere`).
     #[serde(deserialize_with = "present")]
@@ -52,11 +52,11 @@ pub(crate) struct LeaseRequest {
     #[schemars(with = "String")]
     pub(crate) prefer: Option<String>,
     /// Longest wait for room, milliseconds, in place of the api's. 0 is answered at once.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "whole")]
     #[schemars(with = "u64", range(max = WAIT_MAX_MS))]
     pub(crate) wait_ms: Option<u64>,
     /// How long the lease lives without a renewal, milliseconds. Default: the api's `max_hold`.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "whole")]
     #[schemars(with = "u64", range(min = 1, max = HOLD_MAX_MS))]
     pub(crate) hold_ms: Option<u64>,
     /// The lease's id, chosen by the caller: an ask that waits can be cancelled by it, and one that is sent again gets
@@ -76,7 +76,7 @@ pub(crate) struct LeaseRequest {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RenewRequest {
     /// From now on, milliseconds. Default: as long as before.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "whole")]
     #[schemars(with = "u64", range(min = 1, max = HOLD_MAX_MS))]
     pub(crate) hold_ms: Option<u64>,
 }
@@ -86,14 +86,9 @@ pub(crate) struct RenewRequest {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReleaseRequest {
     /// Their ids; those of other gates too.
-    #[schemars(with = "Vec<AnyId>", length(max = 2000))]
+    #[schemars(length(max = 2000))]
     pub(crate) ids: Vec<String>,
 }
-
-/// The id of a lease.
-#[derive(JsonSchema)]
-#[expect(dead_code, reason = "stands for its pattern in the OpenAPI document")]
-pub(crate) struct AnyId(#[schemars(regex(pattern = crate::names::ANY_ID_PATTERN))] String);
 
 /// A lease.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -154,6 +149,31 @@ fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Re
     T::deserialize(from).map(Some)
 }
 
+/// A whole number that is there; JSON does not tell `3.0` from `3`.
+fn whole<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    struct Whole;
+    impl serde::de::Visitor<'_> for Whole {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a whole number from 0 up")
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<u64, E> {
+            Ok(value)
+        }
+
+        fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<u64, E> {
+            // Above 2^53 not every whole number is one of these; no bound here is near that.
+            if value >= 0.0 && value.fract() == 0.0 && value < 9e15 {
+                return Ok(value as u64);
+            }
+            Err(E::invalid_value(serde::de::Unexpected::Float(value), &self))
+        }
+    }
+    from.deserialize_u64(Whole).map(Some)
+}
+
 /// Reads a body of JSON. An error names the field where it can.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     // Serde would take a list for an object's values.
@@ -192,8 +212,8 @@ impl LeaseRequest {
         let api = self.api_rule(rules)?.clone();
         let mut ask = Ask::new(api.id);
         if let Some(weight) = self.weight {
-            within("weight", u64::from(weight), 1, u64::from(WEIGHT_MAX))?;
-            ask = ask.weight(weight);
+            within("weight", weight, 1, u64::from(WEIGHT_MAX))?;
+            ask = ask.weight(u32::try_from(weight).expect("at most WEIGHT_MAX"));
         }
         if let Some(wait) = self.wait_ms {
             within("wait_ms", wait, 0, WAIT_MAX_MS)?;
