@@ -23,7 +23,10 @@ const PATH_MAX: usize = 8192;
 /// Asks for the units of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(extend("oneOf" = [{"required": ["api"]}, {"required": ["method", "path"]}]))]
+#[schemars(extend("oneOf" = [
+    {"required": ["api"], "properties": {"method": false, "path": false}},
+    {"required": ["method", "path"], "properties": {"api": false}}
+]))]
 #[schemars(extend("not" = {"required": ["pod", "prefer"]}))]
 pub(crate) struct LeaseRequest {
     /// Name of the api; or `method` and `path`, and the configuration's `match` finds it.

@@ -55,11 +55,12 @@ pub(super) async fn acquire(shared: &Arc<Shared>, call: &Call) -> Result<Respons
 
 /// The name that the caller chose, by the body or by its key.
 fn chosen_name(request: &LeaseRequest, call: &Call) -> Result<Option<Name>, Fault> {
-    if let Some(id) = &request.id {
-        return Ok(Some(Id::chosen(id)?.name.into()));
-    }
     let key = call.parts.headers.get("idempotency-key");
-    key.map(|key| names::of_key(key.as_bytes())).transpose()
+    let key = key.map(|key| names::of_key(key.as_bytes())).transpose()?;
+    match &request.id {
+        Some(id) => Ok(Some(Id::chosen(id)?.name.into())),
+        None => Ok(key),
+    }
 }
 
 /// The place in the line of a request that its pod did not run. `None`: it was not come for in time, or the former

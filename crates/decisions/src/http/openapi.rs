@@ -173,7 +173,7 @@ fn register() -> Value {
         "properties": {
             "url": {"type": "string", "pattern": "^(http|h2c)://[a-z0-9.]+:[1-9][0-9]{0,3}$",
                     "description": "Where it is, as in the configuration."},
-            "capacity": {"type": "integer", "minimum": 1, "maximum": 1_000_000,
+            "capacity": {"type": "integer", "minimum": 1, "maximum": sluicegate::policy::UNITS_MAX,
                          "description": "Units it can hold at once."},
             "ttl_ms": {"type": "integer", "minimum": 500, "maximum": 86_400_000,
                        "description": "It is gone when it was silent for so many milliseconds."},
