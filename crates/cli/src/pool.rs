@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sluicegate::Gate;
 use sluicegate::link::{Document, LinkError, RegisteredPod, Stored};
-use sluicegate_config::{Config, LedgerSettings, Overflow, PodSource, Problem, Problems};
+use sluicegate_config::{Config, LedgerSettings, PodSource, Problem, Problems};
 use sluicegate_gateway::{Control, ControlError, Live, PatchAnswer, Registration};
 
 use documents::Documents;
@@ -32,9 +32,8 @@ pub(crate) fn missing(config: &Config) -> Vec<String> {
         missing
             .push("`decisions` (the decision service) is not in this version; remove the section".to_owned());
     }
-    let enqueues = config.apis.iter().filter(|api| api.overflow != Overflow::Reject);
-    for api in enqueues {
-        missing.push(format!("api `{}`: `overflow: enqueue` is not in this version; remove it", api.name));
+    if config.workers.is_some() {
+        missing.push("`workers` (messages of brokers) is not in this version; remove the section".to_owned());
     }
     missing
 }

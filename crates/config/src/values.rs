@@ -54,7 +54,7 @@ pub(crate) struct Listen(pub(crate) SocketAddr);
 pub(crate) struct Token(pub(crate) String);
 
 /// The name of a request header, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HeaderName(pub(crate) String);
 
 /// How the pod is spoken to.

@@ -14,6 +14,10 @@ pub struct ApiCounts {
     pub admitted: u64,
     /// Refusals by [`Reason::ALL`]; in `shadow` those that would have been refused or made to wait.
     pub refused: [u64; Reason::ALL.len()],
+    /// Requests kept for later: those of `overflowed`, and those that asked for it.
+    pub enqueued: u64,
+    /// Requests counted in `refused` that were kept for later.
+    pub overflowed: u64,
     /// Clients that left while waiting.
     pub cancelled: u64,
     /// Requests that were admitted and whose pod then failed.
@@ -31,6 +35,12 @@ impl ApiCounts {
     #[must_use]
     pub fn refused_all(&self) -> u64 {
         self.refused.iter().sum()
+    }
+
+    /// Refusals that were told to a client: all but those whose request was kept for later.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.refused_all() - self.overflowed
     }
 
     #[inline]

@@ -20,9 +20,11 @@
 mod admin;
 mod answer;
 mod connection;
+mod forward;
 mod headers;
 mod hold;
 mod live;
+mod overflow;
 mod problem;
 mod proxy;
 mod server;
@@ -32,5 +34,7 @@ mod upload;
 mod upstream;
 
 pub use admin::{Admin, Control, ControlError, PatchAnswer, Registration};
+pub use forward::Forwarder;
 pub use live::Live;
+pub use overflow::OverflowDoor;
 pub use server::{DrainReport, Gateway};

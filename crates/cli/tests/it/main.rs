@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod overflow;
 mod plan;
 mod registered;
 mod run;

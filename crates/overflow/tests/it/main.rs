@@ -1,0 +1,4 @@
+//! The file store and the runner, from outside.
+
+mod file;
+mod runner;
