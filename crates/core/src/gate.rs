@@ -529,16 +529,6 @@ impl Gate {
         self.hand_over(now, out);
     }
 
-    /// A request was kept for later without having asked.
-    pub fn count_enqueued(&mut self, api: ApiId) {
-        self.apis[api.index()].counts.enqueued += 1;
-    }
-
-    /// A request that was admitted failed at its pod.
-    pub fn count_failed(&mut self, api: ApiId) {
-        self.apis[api.index()].counts.failed += 1;
-    }
-
     /// Time never runs back, and who waited out its time goes first of all.
     #[inline]
     pub(crate) fn pass(&mut self, now: Micros, out: &mut Vec<Output>) -> Micros {

@@ -1,5 +1,7 @@
 //! What a gate counted, per api.
 
+use crate::gate::Gate;
+use crate::ids::ApiId;
 use crate::refusal::Reason;
 
 /// Upper bounds of the wait histogram, microseconds; one more bucket holds what is above.
@@ -58,5 +60,17 @@ impl ApiCounts {
     pub(crate) fn count_refusal(&mut self, reason: Reason) {
         let index = Reason::ALL.iter().position(|other| *other == reason);
         self.refused[index.expect("ALL names every reason")] += 1;
+    }
+}
+
+impl Gate {
+    /// A request was kept for later without having asked.
+    pub fn count_enqueued(&mut self, api: ApiId) {
+        self.apis[api.index()].counts.enqueued += 1;
+    }
+
+    /// A request that was admitted failed at its pod.
+    pub fn count_failed(&mut self, api: ApiId) {
+        self.apis[api.index()].counts.failed += 1;
     }
 }

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body::Body;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use sluicegate::Ask;
 use sluicegate::jobs::{Desk, JobId, JobState, NewJob, Outcome, Put, Seen};
 
 use crate::answer::AnswerBody;
@@ -66,6 +67,15 @@ impl Wish {
             format!("{api}\n{sender}\n{key}")
         });
         Wish { at_once: asked && wait.is_none(), asked, wait, key }
+    }
+
+    /// The ask of a request with this wish, whose api waits so long.
+    pub(crate) fn shape(&self, ask: Ask, longest: Duration) -> Ask {
+        let ask = ask.overflows();
+        match self.wait {
+            Some(wait) if self.asked && wait < longest => ask.wait(wait),
+            _ => ask,
+        }
     }
 
     /// Whether there is a job of this request already. A store that does not answer knows none.

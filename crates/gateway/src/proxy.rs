@@ -67,10 +67,7 @@ async fn admit(client: &Client, mut request: Request<Incoming>) -> Response<Answ
                 worker.gate.count_enqueued(rule.id);
                 return Box::pin(Job::new(asking, request, worker.retry_buffer).keep(*wish, None)).await;
             }
-            ask = ask.overflows();
-            if let Some(wait) = wish.wait.filter(|wait| wish.asked && *wait < rule.wait) {
-                ask = ask.wait(wait);
-            }
+            ask = wish.shape(ask, rule.wait);
             Some(wish)
         }
     };
@@ -88,14 +85,10 @@ async fn admit(client: &Client, mut request: Request<Incoming>) -> Response<Answ
     };
     let mut grant = match granted {
         Ok(grant) => grant,
-        Err(stop) => {
-            return match (wish, stop) {
-                (Some(wish), Stop::Refused(refusal @ Refusal::NotNow { .. })) => {
-                    Box::pin(Job::new(asking, request, worker.retry_buffer).keep(*wish, Some(refusal))).await
-                }
-                (_, stop) => asking.stopped(&stop),
-            };
+        Err(stop) if stop.may_come_again() && wish.is_some() => {
+            return Box::pin(Job::new(asking, request, worker.retry_buffer).stopped(wish, stop)).await;
         }
+        Err(stop) => return asking.stopped(&stop),
     };
     // The future of what follows is large and the wait above may be long: 16 KiB is what a waiting
     // request may cost, so it is not built before.
@@ -106,14 +99,7 @@ async fn admit(client: &Client, mut request: Request<Incoming>) -> Response<Answ
             Err(Again::Granted(next)) => grant = next,
             Err(Again::Queued(acquire)) => match job.wait(acquire).await {
                 Ok(next) => grant = next,
-                Err(stop) => {
-                    return match (wish, stop) {
-                        (Some(wish), Stop::Refused(refusal @ Refusal::NotNow { .. })) if job.is_whole() => {
-                            Box::pin(job.keep(*wish, Some(refusal))).await
-                        }
-                        (_, stop) => job.asking.stopped(&stop),
-                    };
-                }
+                Err(stop) => return Box::pin(job.stopped(wish, stop)).await,
             },
         }
     }
@@ -130,6 +116,13 @@ enum Stop {
     Refused(Refusal),
     /// The client left with its body partly sent.
     Left,
+}
+
+impl Stop {
+    /// There was only no room now.
+    fn may_come_again(&self) -> bool {
+        matches!(self, Stop::Refused(Refusal::NotNow { .. }))
+    }
 }
 
 /// Why a turn gave no answer.
@@ -271,6 +264,16 @@ impl<'a> Job<'a> {
     /// Whether all of the body is here or still to come: none was given to a pod and not kept.
     fn is_whole(&self) -> bool {
         self.upload.as_ref().is_none_or(Upload::repeatable)
+    }
+
+    /// It was not admitted: it is kept for later if it may be, and else its client is told.
+    async fn stopped(self, wish: Option<Box<Wish>>, stop: Stop) -> Response<AnswerBody> {
+        match (wish, stop) {
+            (Some(wish), Stop::Refused(refusal @ Refusal::NotNow { .. })) if self.is_whole() => {
+                self.keep(*wish, Some(refusal)).await
+            }
+            (_, stop) => self.asking.stopped(&stop),
+        }
     }
 
     /// The request becomes a job. `refusal`: what its client would be told else.

@@ -9,8 +9,8 @@ use sluicegate_testkit::wait::{SOON, until_blocking};
 use crate::kit::{POOL, by_socket};
 
 fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
-    u64::try_from(since.as_millis()).unwrap()
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    u64::try_from(since.expect("after 1970").as_millis()).expect("milliseconds of some centuries")
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn a_job_of_a_silent_gate_is_taken_by_another_and_the_first_answer_stays() {
     let server = Redis::start();
     let settings = by_socket(&server);
     let mut open = || Box::new(RedisJobs::new(settings.clone(), POOL)) as Box<dyn Store>;
-    let mut other = open.clone();
+    let mut other = open;
     let (mut silent, mut alive) = (Bench::new(&mut open, now_ms()), Bench::new(&mut other, now_ms()));
     assert!(matches!(silent.put(1, job(1, None), 1, 10), Put::Stored(_)));
     assert_eq!(silent.take(1, 300).len(), 1);
