@@ -276,7 +276,8 @@ impl Twins {
         let mut pushes = Vec::new();
         let reply = self.keeper.exchange(Micros(self.now), report, &mut pushes);
         if said.reply != reply {
-            return Err(format!("report {report:#?}\nscript {:#?}\nkeeper {reply:#?}", said.reply));
+            let state = self.compare().err().unwrap_or_default();
+            return Err(format!("report {report:#?}\nscript {:#?}\nkeeper {reply:#?}\n{state}", said.reply));
         }
         let heard = self.pushed();
         if heard != pushes || said.pushes as usize != pushes.len() {

@@ -32,8 +32,10 @@ function F.write_down()
   local fields, at = {}, 0
   for account, one in pairs(X.bals) do
     if one and one.changed then
-      fields[at + 1], fields[at + 2] = one.field or 'b:' .. account, to_bytes(DOUBLES[#one] or rep('d', #one), unpack(one))
+      local field = one.field or 'b:' .. account
+      fields[at + 1], fields[at + 2] = field, to_bytes(DOUBLES[#one] or rep('d', #one), unpack(one))
       at = at + 2
+      X.dels[field] = nil
     end
   end
   for field, value in pairs(X.puts) do

@@ -43,7 +43,7 @@ function F.settle(account, one, before)
   if byte(account) ~= 112 then return end
   local after = one[1] - one[2] - one[3]
   if after < 0 then after = 0 end
-  if after ~= before then X.opens[account], X.stale = after, true end
+  if after ~= before then X.opens[account], X.stale, X.opened = after, true, nil end
 end
 
 -- What an epoch holds of an account, lent units on their way included, becomes `new` where it was `old`, at this place of

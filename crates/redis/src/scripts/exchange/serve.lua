@@ -146,7 +146,7 @@ end
 
 -- Whether anything is open that is not claimed. Asked for each unmet waiter, and changed only by what is lent or claimed.
 function F.some_open()
-  if X.stale or X.opened == nil or X.opened_for ~= m.claim[4] then
+  if X.opened == nil or X.opened_for ~= m.claim[4] then
     X.opened, X.opened_for = F.widest(F.unclaimed) ~= nil, m.claim[4]
   end
   return X.opened
