@@ -87,12 +87,19 @@ public final class SluicegateFilter implements Filter {
     private static void proceed(HttpServletRequest request, HttpServletResponse response, Hold hold, FilterChain chain)
             throws IOException, ServletException {
         hold.dispatchBegins();
+        boolean returned = false;
         try {
             // A dispatch may bring our own wrappers back; a second pair around them changes nothing.
             HeldResponse held = new HeldResponse(response, hold);
             chain.doFilter(new HeldRequest(request, held, hold), held);
+            returned = true;
         } finally {
-            hold.dispatchEnded(request);
+            if (returned) {
+                hold.dispatchEnded(request);
+            } else {
+                // Not every container completes what a handler began before it threw.
+                hold.end();
+            }
         }
     }
 
