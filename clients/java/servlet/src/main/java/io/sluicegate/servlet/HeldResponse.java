@@ -7,7 +7,6 @@ import jakarta.servlet.http.HttpServletResponseWrapper;
 import java.io.FilterWriter;
 import java.io.IOException;
 import java.io.PrintWriter;
-import java.io.Writer;
 import java.nio.charset.Charset;
 import java.nio.charset.IllegalCharsetNameException;
 import java.nio.charset.UnsupportedCharsetException;
@@ -73,7 +72,7 @@ final class HeldResponse extends HttpServletResponseWrapper {
         if (length == 0) {
             hold.lastByte();
         }
-        super.flushBuffer();
+        watched(super::flushBuffer);
     }
 
     @Override
@@ -97,6 +96,27 @@ final class HeldResponse extends HttpServletResponseWrapper {
             writer = new PrintWriter(new CountedWriter(super.getWriter(), mostBytesPerChar()));
         }
         return writer;
+    }
+
+    /** A writer keeps its errors to itself. To be called at the end of a dispatch. */
+    void lookForErrors() {
+        // What was not committed was not written, so it cannot have failed; and asking flushes.
+        if (writer != null && isCommitted() && writer.checkError()) {
+            hold.writeFailed();
+        }
+    }
+
+    private void watched(Write write) throws IOException {
+        try {
+            write.run();
+        } catch (IOException e) {
+            hold.writeFailed();
+            throw e;
+        }
+    }
+
+    private interface Write {
+        void run() throws IOException;
     }
 
     private void declared(String name, String value) {
@@ -135,24 +155,24 @@ final class HeldResponse extends HttpServletResponseWrapper {
         @Override
         public void write(int b) throws IOException {
             writing(1);
-            out.write(b);
+            watched(() -> out.write(b));
         }
 
         @Override
         public void write(byte[] bytes, int from, int count) throws IOException {
             writing(count);
-            out.write(bytes, from, count);
+            watched(() -> out.write(bytes, from, count));
         }
 
         @Override
         public void flush() throws IOException {
-            out.flush();
+            watched(out::flush);
         }
 
         @Override
         public void close() throws IOException {
             hold.lastByte();
-            out.close();
+            watched(out::close);
         }
 
         @Override
@@ -168,10 +188,12 @@ final class HeldResponse extends HttpServletResponseWrapper {
 
     /** Counts chars at their greatest length: with a declared length the units may come back some chars early. */
     private final class CountedWriter extends FilterWriter {
+        private final PrintWriter inner;
         private final long mostBytesPerChar;
 
-        private CountedWriter(Writer out, long mostBytesPerChar) {
+        private CountedWriter(PrintWriter out, long mostBytesPerChar) {
             super(out);
+            this.inner = out;
             this.mostBytesPerChar = mostBytesPerChar;
         }
 
@@ -191,6 +213,14 @@ final class HeldResponse extends HttpServletResponseWrapper {
         public void write(String text, int from, int count) throws IOException {
             writing(count * mostBytesPerChar);
             out.write(text, from, count);
+        }
+
+        @Override
+        public void flush() throws IOException {
+            // Asking flushes. Passed on, so that our own writer knows of it too.
+            if (inner.checkError()) {
+                throw new IOException("an earlier write failed");
+            }
         }
 
         @Override

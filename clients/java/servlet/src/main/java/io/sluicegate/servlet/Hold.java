@@ -21,6 +21,8 @@ final class Hold implements AsyncListener {
     private final Lease lease;
     /** The dispatch under way started asynchronous work. Set by the thread of the dispatch. */
     private volatile boolean async;
+    /** A write failed: the client is gone. */
+    private volatile boolean broken;
 
     Hold(Lease lease) {
         this.lease = lease;
@@ -29,6 +31,10 @@ final class Hold implements AsyncListener {
     /** The last byte is about to go: whoever reads it may send the next request at once. */
     void lastByte() {
         lease.releaseLocal();
+    }
+
+    void writeFailed() {
+        broken = true;
     }
 
     void end() {
@@ -47,6 +53,12 @@ final class Hold implements AsyncListener {
 
     /** {@code original}: the request as the container knows it. */
     void dispatchEnded(ServletRequest original) {
+        if (broken) {
+            // Tomcat forgets a request whose connection broke within the dispatch that began asynchronous work: no
+            // listener hears of it, unless the handler let the exception pass.
+            end();
+            return;
+        }
         if (async) {
             return;
         }

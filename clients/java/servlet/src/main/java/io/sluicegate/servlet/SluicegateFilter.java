@@ -92,6 +92,7 @@ public final class SluicegateFilter implements Filter {
             // A dispatch may bring our own wrappers back; a second pair around them changes nothing.
             HeldResponse held = new HeldResponse(response, hold);
             chain.doFilter(new HeldRequest(request, held, hold), held);
+            held.lookForErrors();
             returned = true;
         } finally {
             if (returned) {

@@ -133,6 +133,36 @@ class FilterTest {
     }
 
     @Test
+    void aClientThatLeavesWithinTheDispatchThatBeganAsynchronousWorkIsNotWaitedFor() throws Exception {
+        for (boolean chars : new boolean[] {false, true}) {
+            CountDownLatch failed = new CountDownLatch(1);
+            server.on("/a", (request, response) -> {
+                request.startAsync().setTimeout(0);
+                try {
+                    while (chars ? !response.getWriter().append("data: x\n\n").checkError() : true) {
+                        if (!chars) {
+                            response.getOutputStream().print("data: x\n\n");
+                            response.flushBuffer();
+                        }
+                    }
+                } catch (java.io.IOException e) {
+                    // Swallowed, as frameworks do that expect the container to tell them.
+                    assertTrue(response.isCommitted());
+                } finally {
+                    failed.countDown();
+                }
+            });
+            RawClient one = server.connect();
+            one.send("GET", "/a");
+            one.head(new java.util.TreeMap<>());
+            one.read(100);
+            one.abort();
+            failed.await();
+            Wait.until("given back, chars: " + chars, () -> units.inUse() == 0);
+        }
+    }
+
+    @Test
     void asynchronousWorkBehindTheFiltersBackIsSeenToo() throws Exception {
         AtomicReference<AsyncContext> started = new AtomicReference<>();
         server.on("/a", (request, response) -> {
