@@ -33,7 +33,9 @@ pub(crate) fn refused(place: &str, doing: &str, error: &ServerError) -> LinkErro
     let details = error.details().unwrap_or_default();
     let code = code_of(error);
     let kind = match code {
-        "ERR" if details.contains("user_script") || details.contains("user_function") => LinkErrorKind::Protocol,
+        "ERR" if details.contains("user_script") || details.contains("user_function") => {
+            LinkErrorKind::Protocol
+        }
         _ => LinkErrorKind::Refused,
     };
     let details = details.strip_prefix(code).unwrap_or(details).trim();
