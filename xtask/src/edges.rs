@@ -14,7 +14,7 @@ struct Place {
     may_need: &'static [&'static str],
 }
 
-const PLACES: [Place; 13] = [
+const PLACES: [Place; 15] = [
     Place { name: "sluicegate-core", level: 0, may_need: &[] },
     // Sample pods and load know nothing of what they are tried with: they must judge it from outside.
     Place { name: "sluicegate-trial", level: 0, may_need: &[] },
@@ -30,6 +30,18 @@ const PLACES: [Place; 13] = [
         level: 2,
         may_need: &["sluicegate", "sluicegate-config", "sluicegate-core"],
     },
+    // tonic and Envoy's generated messages stay out of every other crate.
+    Place {
+        name: "sluicegate-envoy",
+        level: 2,
+        may_need: &["sluicegate", "sluicegate-config", "sluicegate-core"],
+    },
+    // No sideways edge to the gateway: the cli hands it what both listeners offer.
+    Place {
+        name: "sluicegate-decisions",
+        level: 2,
+        may_need: &["sluicegate", "sluicegate-config", "sluicegate-core"],
+    },
     Place {
         name: "sluicegate-plan",
         level: 2,
@@ -42,6 +54,8 @@ const PLACES: [Place; 13] = [
             "sluicegate",
             "sluicegate-config",
             "sluicegate-core",
+            "sluicegate-decisions",
+            "sluicegate-envoy",
             "sluicegate-gateway",
             "sluicegate-overflow",
             "sluicegate-plan",
@@ -62,6 +76,8 @@ const PLACES: [Place; 13] = [
             "sluicegate",
             "sluicegate-config",
             "sluicegate-core",
+            "sluicegate-decisions",
+            "sluicegate-envoy",
             "sluicegate-gateway",
             "sluicegate-redis",
             "sluicegate-sim",
