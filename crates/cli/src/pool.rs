@@ -7,13 +7,14 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sluicegate::Gate;
 use sluicegate::link::{Document, LinkError, RegisteredPod, Stored};
 use sluicegate_config::{Config, LedgerSettings, Overflow, PodSource, Problem, Problems};
+use sluicegate_decisions::Directory;
 use sluicegate_gateway::{Control, ControlError, Live, PatchAnswer, Registration};
 
 use documents::Documents;
@@ -28,9 +29,9 @@ const ASK_EVERY: Duration = Duration::from_millis(25);
 /// Sections of `config` that this version cannot take on, in words.
 pub(crate) fn missing(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
-    if config.decisions.is_some() {
+    if config.decisions.as_ref().is_some_and(|decisions| decisions.ext_proc.is_some()) {
         missing
-            .push("`decisions` (the decision service) is not in this version; remove the section".to_owned());
+            .push("`decisions.ext_proc` (the door for Envoy) is not in this version; remove it".to_owned());
     }
     let enqueues = config.apis.iter().filter(|api| api.overflow != Overflow::Reject);
     for api in enqueues {
@@ -43,6 +44,10 @@ pub(crate) fn missing(config: &Config) -> Vec<String> {
 pub(crate) struct Pool {
     pub(crate) gate: Gate,
     pub(crate) live: Arc<Live>,
+    /// What the decision service reads, as `live` is for the gateway.
+    pub(crate) directory: Arc<Directory>,
+    /// What doors beside the gateway count, for `/metrics`.
+    counts: OnceLock<Counts>,
     documents: Documents,
     /// How long all gates have to obey a change before the answer says who did not.
     patience: Duration,
@@ -52,6 +57,9 @@ pub(crate) struct Pool {
     rules: Mutex<Rules>,
     draining: AtomicBool,
 }
+
+/// Reads the counts of a door: name, help, value.
+type Counts = Box<dyn Fn() -> Vec<(&'static str, &'static str, u64)> + Send + Sync>;
 
 struct Rules {
     /// As the file and the pods' source say, without the document.
@@ -106,10 +114,13 @@ impl Pool {
             LedgerSettings::Redis(_) => Documents::Shared(gate.clone()),
         };
         let live = Arc::new(Live::new(&gate, &base));
+        let directory = Arc::new(Directory::new(&gate, &base));
         let rules = Rules { base, document: Document::default(), learnt: Instant::now() };
         let pool = Arc::new(Pool {
             gate,
             live,
+            directory,
+            counts: OnceLock::new(),
             documents,
             patience,
             turn: Mutex::new(()),
@@ -122,6 +133,13 @@ impl Pool {
             weak.upgrade().map_or(Ok(()), |pool| pool.take(document).map_err(|problems| problems.to_string()))
         });
         Ok(pool)
+    }
+
+    /// `/metrics` shows these too.
+    pub(crate) fn show(&self, counts: Counts) {
+        if self.counts.set(counts).is_err() {
+            unreachable!("one door shows its counts, once, when it starts");
+        }
     }
 
     /// From now on this process wants no traffic.
@@ -160,6 +178,7 @@ impl Pool {
         let obeyed = self.gate.configure(config.policy.clone());
         obeyed.map_err(|error| problem("rules", &error, "correct the value"))?;
         self.live.update(&self.gate, config);
+        self.directory.update(&self.gate, config);
         Ok(())
     }
 
@@ -256,6 +275,10 @@ impl Control for Pool {
 
     fn deregister(&self, name: &str) -> Result<(), ControlError> {
         self.let_go(name)
+    }
+
+    fn counts(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.counts.get().map(|counts| counts()).unwrap_or_default()
     }
 
     fn ready(&self) -> Result<(), String> {
