@@ -563,13 +563,9 @@ function M.balance()
     local entry = held[this_request()]
     local verdict = entry and entry.verdict
     if not verdict or verdict.kind ~= "admitted" then return end
-    local failure, status = balancer.get_last_failure()
-    if failure then
-        -- nginx tries again. On another pod it would have no lease there; on this one it may, once, because a kept
-        -- connection that the pod has just closed fails so, but not after a time-out: the pod may be at work.
-        if entry.tried_again or status == 504 then return ngx.exit(NO_PEER) end
-        entry.tried_again = true
-    end
+    -- nginx tries again, because of its settings or because a kept connection broke. On another pod the request would have
+    -- no lease, and this one may be at work on it: one lease, one run.
+    if balancer.get_last_failure() then return ngx.exit(NO_PEER) end
     local ok, err = balancer.set_current_peer(verdict.host, verdict.port)
     if not ok then
         ngx.log(ngx.ERR, "sluicegate: pod ", verdict.pod, " at ", verdict.host, ": ", err,

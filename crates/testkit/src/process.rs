@@ -59,7 +59,9 @@ impl Process {
     /// If it cannot be started.
     pub fn spawn_group(mut command: Command) -> Self {
         command.process_group(0);
-        Self { leads: true, ..Self::spawn(command) }
+        let mut process = Self::spawn(command);
+        process.leads = true;
+        process
     }
 
     /// The process id.

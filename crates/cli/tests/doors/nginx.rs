@@ -9,7 +9,8 @@ use std::process::Command;
 use sluicegate_testkit::ports::{free_port, loopback};
 use sluicegate_testkit::process::Process;
 
-use crate::ground::SOON;
+use crate::ground::{Asks, Door, SOON};
+use crate::matrix;
 
 /// Whose rules run in nginx.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,8 +181,8 @@ fn with_late_paths(text: &str) -> String {
     format!("{}{late}{}", &text[..begin], &text[begin..])
 }
 
-/// nginx as the gateways set it up, as far as it matters to a plugin: their own defaults for retries, an error page of
-/// their own, and `lua_check_client_abort` where their documents let users add lines.
+/// nginx as the gateways set it up, as far as it matters to a plugin: an error page of their own, and the three lines that
+/// docs/kong.md and docs/apisix.md ask users to add.
 fn on_shim() -> String {
     let example = std::fs::read_to_string(plugins().join("nginx/nginx.conf")).unwrap();
     let begin = example.find("    init_by_lua_block").unwrap();
@@ -224,10 +225,33 @@ fn on_shim() -> String {
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_ignore_client_abort on;
-            proxy_next_upstream error timeout;
+            proxy_next_upstream off;
         }
     }
 }
 "#
     )
+}
+
+async fn through_the_matrix(name: &str, kind: Kind) {
+    matrix::run(name, Asks::Http, async |ground| {
+        let nginx = Setup::new(kind, ground.decisions).start(ground.dir()).await;
+        Door { listen: nginx.listen, processes: vec![nginx.process] }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nginx_takes_and_gives_back_exactly_once() {
+    through_the_matrix("nginx", Kind::Nginx).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_kong_plugin_takes_and_gives_back_exactly_once() {
+    through_the_matrix("Kong plugin on its shim", Kind::Kong).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_apisix_plugin_takes_and_gives_back_exactly_once() {
+    through_the_matrix("APISIX plugin on its shim", Kind::Apisix).await;
 }
