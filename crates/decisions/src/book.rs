@@ -433,12 +433,6 @@ impl Book {
             }
         }
     }
-
-    /// Leases that are held, for tests of the book's own sums.
-    #[cfg(test)]
-    pub(crate) fn held(&self) -> usize {
-        self.lock().len()
-    }
 }
 
 /// The parked asks by the names of their former leases, with the time until which they are kept.

@@ -63,6 +63,7 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
         until_told_to_stop().await
     })?;
     pool.drain();
+    tracing::info!("draining: no new connections and leases, waiting for what is in flight");
     // Both at once: one limit for the process.
     let longest = args.drain;
     let decisions = decisions.map(|decisions| std::thread::spawn(move || decisions.drain(longest)));
@@ -80,7 +81,6 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
 
 /// Requests that were cut.
 fn drain(gateway: Gateway, longest: Duration) -> usize {
-    tracing::info!("draining: no new connections, waiting for the requests in flight");
     let report = gateway.drain(longest);
     tracing::info!(cut = report.cut, took_ms = report.took.as_millis() as u64, "drained");
     report.cut

@@ -145,6 +145,10 @@ fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Re
 
 /// Reads a body of JSON. An error names the field where it can.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    // Serde would take a list for an object's values.
+    if body.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
+        return Err(Fault::new("body", "must be a JSON object, not a list"));
+    }
     // What is well is read the quick way, which does not keep track of where it is.
     serde_json::from_slice(body).or_else(|_| read_again(body))
 }
