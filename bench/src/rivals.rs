@@ -63,15 +63,30 @@ pub(crate) fn nginx(pods: &[SocketAddr]) -> Outcome<Server> {
 }
 
 fn nginx_with(core: &str, http: &str, addrs: Vec<SocketAddr>) -> Outcome<Server> {
-    let folder = folder()?;
-    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|what| format!("{what}_temp_path {what}; "))
-        .concat();
     let text = format!(
         "daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log stderr crit; \
          events {{ worker_connections 4096; }} \
-         http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; {temp} {http} }}"
+         http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; {} {http} }}",
+        nginx_temp()
     );
+    nginx_on(core, &text, folder()?, addrs)
+}
+
+/// Lines of the `http` block that keep nginx in its folder.
+pub(crate) fn nginx_temp() -> String {
+    ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|what| format!("{what}_temp_path {what}; "))
+        .concat()
+}
+
+/// nginx with this configuration, which must not leave the foreground.
+///
+/// # Errors
+/// The configuration cannot be written.
+///
+/// # Panics
+/// With its output, if it does not start.
+pub(crate) fn nginx_on(core: &str, text: &str, folder: TempDir, addrs: Vec<SocketAddr>) -> Outcome<Server> {
     let config = folder.path().join("nginx.conf");
     std::fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
     let mut command = pinned(core, "nginx");

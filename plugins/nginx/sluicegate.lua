@@ -563,8 +563,8 @@ function M.balance()
     local entry = held[this_request()]
     local verdict = entry and entry.verdict
     if not verdict or verdict.kind ~= "admitted" then return end
-    -- nginx tries again, because of its settings or because a kept connection broke. On another pod the request would have
-    -- no lease, and this one may be at work on it: one lease, one run.
+    -- nginx tries again, because of its settings or because a kept connection broke. On another pod the request would
+    -- have no lease, and this one may be at work on it: one lease, one run.
     if balancer.get_last_failure() then return ngx.exit(NO_PEER) end
     local ok, err = balancer.set_current_peer(verdict.host, verdict.port)
     if not ok then

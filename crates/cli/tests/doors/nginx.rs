@@ -78,7 +78,7 @@ impl Setup {
             Kind::Kong => change(&change(&on_shim(), "SHIM", "kong_shim"), "CONF", &conf),
             Kind::Apisix => change(&change(&on_shim(), "SHIM", "apisix_shim"), "CONF", &conf),
         };
-        self.for_a_test(&text, listen)
+        self.on_this_machine(&text, listen)
     }
 
     /// The plugin's settings, as a table of Lua; all doors have the same.
@@ -97,7 +97,7 @@ impl Setup {
     }
 
     /// Addresses and folders of this test in place of those of a user's machine.
-    fn for_a_test(&self, text: &str, listen: SocketAddr) -> String {
+    fn on_this_machine(&self, text: &str, listen: SocketAddr) -> String {
         let (plugins, shims) = (plugins(), Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doors/shims"));
         let lua = format!(
             "{0}/nginx/?.lua;{0}/kong/?.lua;{0}/apisix/?.lua;{1}/?.lua",
@@ -106,12 +106,7 @@ impl Setup {
         );
         let mut text = change(text, "/etc/nginx/sluicegate/?.lua", &lua);
         text = change(&text, "listen 127.0.0.1:8080;", &format!("listen {listen}; {}", self.server));
-        text = change(&text, "worker_processes auto;", &format!("worker_processes {};", self.workers));
-        text = change(&text, "error_log stderr warn;", &format!("error_log stderr info; {}", user()));
-        let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|what| format!("{what}_temp_path {what}_temp; "))
-            .concat();
-        text = change(&text, "http {\n", &format!("http {{\n    access_log off; {temp}\n"));
+        text = for_a_test(&text, self.workers);
         if self.stops {
             text = change(&text, "proxy_ignore_client_abort on;", "proxy_ignore_client_abort off;");
         }
@@ -149,8 +144,18 @@ impl Nginx {
     }
 }
 
+/// A configuration that needs nothing of the machine but its folder.
+pub(crate) fn for_a_test(text: &str, workers: u32) -> String {
+    let text = change(text, "worker_processes auto;", &format!("worker_processes {workers};"));
+    let text = change(&text, "error_log stderr warn;", &format!("error_log stderr info; {}", user()));
+    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|what| format!("{what}_temp_path {what}_temp; "))
+        .concat();
+    change(&text, "http {\n", &format!("http {{\n    access_log off; {temp}\n"))
+}
+
 /// nginx on the configuration in this folder.
-fn nginx(dir: &Path) -> Command {
+pub(crate) fn nginx(dir: &Path) -> Command {
     let mut command = Command::new("nginx");
     command.arg("-p").arg(dir).arg("-c").arg(dir.join("nginx.conf")).args(["-e", "stderr", "-g", "daemon off;"]);
     command
