@@ -85,11 +85,11 @@ pub(crate) enum Outcome {
 /// What posting a chosen name came to.
 pub(crate) enum Begun {
     /// Nobody asked before: the task that asks needs this.
-    Fresh(Asking, watch::Receiver<Option<Outcome>>),
+    Fresh(Guard, Asking, watch::Receiver<Option<Outcome>>),
     /// Somebody waits already.
-    Joined(Key, watch::Receiver<Option<Outcome>>),
+    Joined(Guard, watch::Receiver<Option<Outcome>>),
     /// It is held already.
-    Again(Key, View),
+    Again(Guard, View),
     /// The id belongs to something else, and why.
     Clash(&'static str),
 }
@@ -140,7 +140,8 @@ enum Telling {
     Line,
     /// A lease with a drawn name, which only the answer tells.
     Drawn,
-    /// One of those who posted the name is being told.
+    /// One of those who posted the name waits, or is being told: the entry ends with the last of them, unless one was
+    /// told.
     Named,
     Told,
 }
@@ -152,12 +153,6 @@ impl Guard {
 
     pub(crate) fn of_answer(book: &Arc<Book>, key: Key) -> Guard {
         Guard { book: book.clone(), key, kind: Telling::Drawn }
-    }
-
-    /// One more is told of a lease with a chosen name. `None`: it has ended meanwhile.
-    pub(crate) fn of_named(book: &Arc<Book>, key: Key) -> Option<Guard> {
-        book.lock().entry_mut(&key)?.telling += 1;
-        Some(Guard { book: book.clone(), key, kind: Telling::Named })
     }
 
     /// The answer is written: from now on the lease is the caller's.
@@ -217,35 +212,45 @@ impl Book {
     }
 
     /// A name that a caller chose is posted.
-    pub(crate) fn begin(&self, name: &Name, wording: &LeaseRequest, bound: bool) -> Begun {
+    pub(crate) fn begin(self: &Arc<Book>, name: &Name, wording: &LeaseRequest, bound: bool) -> Begun {
         let mut state = self.lock();
         if state.has_ended(name) {
             return Begun::Clash("this lease has ended; choose another id for another lease");
         }
-        if let Some(entry) = state.entry_named(name) {
+        if let Some(entry) = state.entry_named_mut(name) {
             if entry.wording.as_ref() != Some(wording) {
                 return Begun::Clash("this id was used for an ask in other words");
             }
-            let key = Key { name: name.clone(), serial: entry.serial };
-            let (bound_before, begun) = match &entry.stage {
-                Stage::Waiting { outcome, bound, .. } => (*bound, Begun::Joined(key, outcome.subscribe())),
-                Stage::Held(held) => {
-                    let left = entry.due.map(|due| due.saturating_duration_since(Instant::now()));
-                    (held.line.is_some(), Begun::Again(key, held.view(name, left)))
-                }
+            let bound_before = match &entry.stage {
+                Stage::Waiting { bound, .. } => *bound,
+                Stage::Held(held) => held.line.is_some(),
             };
             if bound || bound_before {
                 return Begun::Clash("this id names a lease that is bound to another connection");
             }
             self.counters.replayed.one();
-            return begun;
+            entry.telling += 1;
+            let key = Key { name: name.clone(), serial: entry.serial };
+            let guard = Guard { book: self.clone(), key, kind: Telling::Named };
+            return match &entry.stage {
+                Stage::Waiting { outcome, .. } => Begun::Joined(guard, outcome.subscribe()),
+                Stage::Held(held) => {
+                    let left = entry.due.map(|due| due.saturating_duration_since(Instant::now()));
+                    Begun::Again(guard, held.view(name, left))
+                }
+            };
         }
         let (outcome, receiver) = watch::channel(None);
         let outcome = Arc::new(outcome);
         let (cancel, cancelled) = oneshot::channel();
         let stage = Stage::Waiting { outcome: outcome.clone(), _cancel: cancel, bound };
         let key = state.insert(name.clone(), Some(wording.clone()), stage, Busy::new(&self.tally));
-        Begun::Fresh(Asking { key, outcome, cancelled }, receiver)
+        let kind = if bound { Telling::Line } else { Telling::Named };
+        if let Some(entry) = state.entry_mut(&key) {
+            entry.telling = u32::from(!bound);
+        }
+        let guard = Guard { book: self.clone(), key: key.clone(), kind };
+        Begun::Fresh(guard, Asking { key, outcome, cancelled }, receiver)
     }
 
     /// A lease with a drawn name.
@@ -277,19 +282,6 @@ impl Book {
         drop(waiting);
         self.counters.leases.one();
         Some(view)
-    }
-
-    /// Nobody may be interested in a waiting entry any more: then it ends. True if it did.
-    pub(crate) fn forsake(&self, asking: &Asking) -> bool {
-        let mut state = self.lock();
-        // Under the lock nobody can join.
-        if asking.outcome.receiver_count() > 0 {
-            return false;
-        }
-        let entry = state.remove_this(&asking.key);
-        drop(state);
-        drop(entry);
-        true
     }
 
     /// A waiting entry that was refused: the same id may ask again.
@@ -355,19 +347,19 @@ impl Book {
         self.lock().parked.remove(former).map(|(parked, _)| parked)
     }
 
-    /// As [`Book::end`] with [`Ended::Done`], if it is still this one.
+    /// As [`Book::end`] with [`Ended::Done`], if it is still this one. A name whose ask was withdrawn may be posted again.
     fn end_this(&self, key: &Key) -> bool {
         let mut state = self.lock();
         let entry = state.remove_this(key);
-        if entry.is_some() && !is_drawn(&key.name) {
+        if entry.as_ref().is_some_and(|entry| matches!(entry.stage, Stage::Held(_))) && !is_drawn(&key.name) {
             state.remember(&key.name);
         }
         drop(state);
         entry.is_some()
     }
 
-    /// One of those who posted a name could not be told. The lease ends if nobody was and nobody will be; the name may
-    /// be posted again. True if it ended.
+    /// One of those who posted a name has left. The lease, or the ask, ends if nobody was told and nobody will be; the
+    /// name may be posted again. True if a lease ended.
     fn not_told(&self, key: &Key) -> bool {
         let mut state = self.lock();
         let Some(entry) = state.entry_mut(key) else { return false };
@@ -377,8 +369,7 @@ impl Book {
         }
         let entry = state.remove_this(key);
         drop(state);
-        drop(entry);
-        true
+        entry.is_some_and(|entry| matches!(entry.stage, Stage::Held(_)))
     }
 
     /// Sets when the reaper looks at an entry, and opens the lock.

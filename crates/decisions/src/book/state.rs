@@ -35,7 +35,7 @@ pub(super) struct Entry {
     pub(super) stage: Stage,
     /// When its hold passes.
     pub(super) due: Option<Instant>,
-    /// Callers that are being told of it at this moment; only counted with a chosen name.
+    /// Callers that wait for it or are being told of it; only counted with a chosen name.
     pub(super) telling: u32,
     /// Somebody knows of it. Only with a chosen name.
     pub(super) told: bool,
@@ -56,10 +56,6 @@ impl State {
         let entry = Entry { serial, wording, stage, due: None, telling: 0, told: false, _busy: busy };
         self.entries.insert(name.clone(), entry);
         Key { name, serial }
-    }
-
-    pub(super) fn entry_named(&self, name: &Name) -> Option<&Entry> {
-        self.entries.get(name)
     }
 
     pub(super) fn entry_named_mut(&mut self, name: &Name) -> Option<&mut Entry> {

@@ -12,7 +12,7 @@ use super::input::{Asked, LeaseAnswer, LeaseRequest, RenewRequest, connection_li
 use super::problem::{Fault, come_again, problem};
 use super::reply::{Delivery, Reply};
 use super::{Call, status_only};
-use crate::book::{Asking, Begun, Ended, Guard, Held, Key, Outcome, Parked, View};
+use crate::book::{Asking, Begun, Ended, Guard, Held, Outcome, Parked, View};
 use crate::directory::Pod;
 use crate::names::{self, Id, Name};
 use crate::server::Shared;
@@ -103,25 +103,23 @@ async fn named(
     bound: bool,
     delivery: &Delivery,
 ) -> Response<Reply> {
-    let (key, mut outcome, mut on_its_line, first) = match shared.book.begin(&name, request, bound) {
-        Begun::Again(key, view) => return told(shared, key, &view, false, delivery),
+    // The guard ends what was begun whenever this call is dropped, unless others wait for it too.
+    let (guard, mut outcome, ended, first) = match shared.book.begin(&name, request, bound) {
+        Begun::Again(guard, view) => return told(shared, guard, &view, false, delivery),
         Begun::Clash(why) => {
             return problem(StatusCode::CONFLICT, "id_taken", "The id cannot be used for this", why);
         }
-        Begun::Joined(key, outcome) => (key, outcome, None, false),
-        Begun::Fresh(asking, outcome) => {
-            let key = asking.key.clone();
+        Begun::Joined(guard, outcome) => (guard, outcome, None, false),
+        Begun::Fresh(guard, asking, outcome) => {
             let (line, ended) = line(bound);
-            // Ends the lease whenever this call does, before its answer too.
-            let on_its_line = ended.map(|ended| (Guard::of_line(&shared.book, key.clone()), ended));
             tokio::spawn(settle(shared.clone(), asking, (asked, parked), line));
-            (key, outcome, on_its_line, true)
+            (guard, outcome, ended, true)
         }
     };
     match settled(&mut outcome).await {
-        Outcome::Given(view) => match on_its_line.take() {
-            Some((guard, ended)) => on_line(shared, &view, guard, ended),
-            None => told(shared, key, &view, first, delivery),
+        Outcome::Given(view) => match ended {
+            Some(ended) => on_line(shared, &view, guard, ended),
+            None => told(shared, guard, &view, first, delivery),
         },
         Outcome::Refused(refused) => refusal(shared, &Refused::ByGate(refused)),
         Outcome::PodGone => refusal(shared, &Refused::PodGone),
@@ -146,19 +144,11 @@ async fn settle(
     line: Option<oneshot::Sender<()>>,
 ) {
     let outcome = asking.outcome.clone();
-    let granted = {
-        let mut granted = Box::pin(ask(&shared, &asked, parked));
-        loop {
-            tokio::select! {
-                biased;
-                // Its sender is dropped with the entry: by a DELETE, or by a caller that went with its line.
-                _ = &mut asking.cancelled => return,
-                () = outcome.closed() => if shared.book.forsake(&asking) {
-                    return;
-                },
-                granted = &mut granted => break granted,
-            }
-        }
+    let granted = tokio::select! {
+        biased;
+        // Its sender is dropped with the entry: by a DELETE, or when all have left who wanted it.
+        _ = &mut asking.cancelled => return,
+        granted = ask(&shared, &asked, parked) => granted,
     };
     let settled = match granted {
         Ok((lease, pod)) => {
@@ -303,8 +293,7 @@ fn created(body: Reply, shared: &Shared, view: &View) -> Response<Reply> {
 }
 
 /// The answer to one of those who posted a name; `first`: to the one whose ask it was.
-fn told(shared: &Shared, key: Key, view: &View, first: bool, delivery: &Delivery) -> Response<Reply> {
-    let Some(guard) = Guard::of_named(&shared.book, key) else { return cancelled() };
+fn told(shared: &Shared, guard: Guard, view: &View, first: bool, delivery: &Delivery) -> Response<Reply> {
     let mut answer = created(Reply::told(document(shared, view), guard, delivery), shared, view);
     if !first {
         answer.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));

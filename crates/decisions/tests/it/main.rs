@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod access;
 mod ends;
 mod leases;
 mod line;
+mod random;
 mod waiting;
 mod world;
