@@ -33,6 +33,8 @@ local LOOK_S = 0.25
 local IDLE_LOOKS_MAX = 20
 --- A timer's memory is freed when it ends, so that the one that looks makes place for a new one after so many looks.
 local LOOKS_MAX = 200
+--- Other pods tried after one that did not take the request up, as `gateway.retry.attempts`.
+local AGAIN_MAX = 2
 --- Longest body of an answer that is read, bytes.
 local ANSWER_MAX = 65536
 
@@ -100,12 +102,18 @@ local function split_url(url)
     return host, tonumber(port) or (scheme == "https" and 443 or 80), scheme
 end
 
-local function problem(status, reason, title, detail)
+--- An answer of ours: a problem document (RFC 9457).
+function M.problem(status, reason, title, detail)
     local body = { type = "urn:sluicegate:problem:" .. reason, title = title, status = status, detail = detail,
         reason = reason }
-    local headers = { ["Content-Type"] = "application/problem+json", ["x-sluicegate-reason"] = reason,
-        ["Retry-After"] = "1" }
-    return { status = status, headers = headers, body = cjson.encode(body) }
+    return { status = status, headers = { ["Content-Type"] = "application/problem+json" }, body = cjson.encode(body) }
+end
+
+--- The same for a request that was not admitted.
+function M.refusal(status, reason, title, detail)
+    local answer = M.problem(status, reason, title, detail)
+    answer.kind, answer.headers["x-sluicegate-reason"], answer.headers["Retry-After"] = "refused", reason, "1"
+    return answer
 end
 
 -- ------------------------------------------------------------------------------------------------ one HTTP exchange
@@ -209,24 +217,30 @@ end
 
 -- ------------------------------------------------------------------------------------------------ giving back
 
+--- Ids to be given back in one call, and those of requests whose pod failed, which the service counts one by one.
 local function next_batch(service)
-    local ids, now = {}, ngx.now()
-    while service.first <= service.last and #ids < BATCH_MAX do
+    local ids, failed, now = {}, {}, ngx.now()
+    while service.first <= service.last and #ids + #failed < BATCH_MAX do
         local lease = service.back[service.first]
         service.back[service.first] = nil
         service.first = service.first + 1
-        if lease.ends > now then ids[#ids + 1] = lease.id end
+        if lease.ends > now then
+            if lease.outcome then
+                failed[#failed + 1] = lease.id .. "?outcome=" .. lease.outcome
+            else
+                ids[#ids + 1] = lease.id
+            end
+        end
     end
-    return ids
+    return ids, failed
 end
 
 --- Tries for a while. The last words of a worker that goes are not repeated for long.
-local function give_batch(service, ids)
-    local body = cjson.encode({ ids = ids })
+local function insist(service, method, target, body)
     local tries = ngx.worker.exiting() and 5 or 60
     for try = 1, tries do
-        local answer, err = call(service, "POST", "/v1/leases/release", body)
-        if answer and answer.status == 200 then return end
+        local answer, err = call(service, method, target, body)
+        if answer and answer.status < 300 then return end
         if answer and answer.status < 500 then
             ngx.log(ngx.ERR, "sluicegate: leases not given back: ", answer.status, " ", answer.body)
             return
@@ -234,18 +248,21 @@ local function give_batch(service, ids)
         if try == 1 then ngx.log(ngx.WARN, "sluicegate: leases not given back yet: ", err or answer.status) end
         ngx.sleep(math.min(0.05 * 2 ^ try, 1))
     end
-    ngx.log(ngx.ERR, "sluicegate: ", #ids, " leases not given back; they end by their hold")
+    ngx.log(ngx.ERR, "sluicegate: leases not given back; they end by their hold: ", target, " ", body)
+end
+
+local function give_batch(service)
+    local ids, failed = next_batch(service)
+    if #ids > 0 then insist(service, "POST", "/v1/leases/release", cjson.encode({ ids = ids })) end
+    for _, id in ipairs(failed) do insist(service, "DELETE", "/v1/leases/" .. id, "") end
 end
 
 --- One timer for all that comes while it is at it: as many as come, never more timers.
 local function give_all(_, service)
     while service.first <= service.last do
-        local ids = next_batch(service)
-        if #ids > 0 then
-            -- An error here must not leave the mark set, or nothing would be given back any more.
-            local ok, err = pcall(give_batch, service, ids)
-            if not ok then ngx.log(ngx.ERR, "sluicegate: ", err) end
-        end
+        -- An error here must not leave the mark set, or nothing would be given back any more.
+        local ok, err = pcall(give_batch, service)
+        if not ok then ngx.log(ngx.ERR, "sluicegate: ", err) end
     end
     service.giving = false
 end
@@ -260,14 +277,14 @@ local function start_giving(service)
     service.giving = ok and true or false
 end
 
-local function give_back(entry)
+local function give_back(entry, outcome)
     local service = entry.service
     if service.last - service.first >= BACK_MAX then
         ngx.log(ngx.ERR, "sluicegate: too many leases to give back; this one ends by its hold: ", entry.id)
         return
     end
     service.last = service.last + 1
-    service.back[service.last] = { id = entry.id, ends = entry.ends or (ngx.now() + 600) }
+    service.back[service.last] = { id = entry.id, outcome = outcome, ends = entry.ends or (ngx.now() + 600) }
     start_giving(service)
 end
 
@@ -348,10 +365,8 @@ local function lost(conf, service, why)
     end
     if why then ngx.log(ngx.ERR, "sluicegate: no decision, on_loss = ", conf.on_loss, ": ", why) end
     if conf.on_loss == "fail-open" then return { kind = "pass" } end
-    local refusal = problem(503, "no_decision", "The decision service does not answer",
+    return M.refusal(503, "no_decision", "The decision service does not answer",
         "Nothing is admitted without it here (on_loss: fail-closed).")
-    refusal.kind = "refused"
-    return refusal
 end
 
 --- After some failures in a row only one request in a while asks; all others need not wait to learn the same.
@@ -396,6 +411,7 @@ local function ask(conf, entry, request)
     local body = cjson.encode({
         id = entry.id, api = api, method = not api and request.method or nil,
         path = not api and request.path or nil, wait_ms = conf.wait_ms, hold_ms = conf.hold_ms,
+        after = entry.after,
     })
     local answer, err = call(service, "POST", "/v1/leases", body)
     if not answer then
@@ -411,6 +427,22 @@ local function ask(conf, entry, request)
     end
     -- Draining, a wrong token, an ask that is not understood: no decision, and nothing that waiting would mend.
     return lost(conf, nil, answer.status .. " " .. answer.body)
+end
+
+--- Asks for the entry's request under a new id, and writes the verdict down.
+local function settle(conf, entry)
+    entry.id, entry.verdict = new_id(), nil
+    local began = ngx.now()
+    local verdict = ask(conf, entry, entry.request)
+    verdict.waited_ms = (entry.waited_ms or 0) + math.floor((ngx.now() - began) * 1000 + 0.5)
+    entry.waited_ms = verdict.waited_ms
+    entry.verdict = verdict
+    if verdict.kind ~= "admitted" and entry.may_be_held then
+        -- An answer that did not come, or was not understood, may have been a grant.
+        entry.may_be_held = false
+        give_back(entry)
+    end
+    return verdict
 end
 
 --- Decides the current request; waits in the service's queue. Access phase only.
@@ -434,20 +466,13 @@ function M.decide(conf, request)
         if entry.may_be_held then give_back(entry) end
     end
     local service = service_of(conf)
-    entry = { id = new_id(), service = service, started = started, asked = ngx.now(),
+    entry = { service = service, started = started, asked = ngx.now(), request = request,
         lease_max_s = conf.lease_max_s, on_disconnect = conf.on_disconnect }
     write_down(key, entry)
     start_looking(service)
-    local verdict = ask(conf, entry, request)
-    verdict.waited_ms = math.floor((ngx.now() - entry.asked) * 1000 + 0.5)
-    entry.verdict = verdict
-    if verdict.kind ~= "admitted" and entry.may_be_held then
-        -- An answer that did not come, or was not understood, may have been a grant.
-        entry.may_be_held = false
-        give_back(entry)
-    end
-    return verdict
+    return settle(conf, entry)
 end
+
 
 -- ------------------------------------------------------------------------------------------------ the end
 
@@ -457,11 +482,20 @@ local function last_of(name)
     return value and value:match("([^,:%s]+)%s*$")
 end
 
---- nginx gave up on a pod that had the request: it may work on, and nobody sees its end.
-local function may_work_on(entry)
-    return entry.on_disconnect ~= "stops" and last_of("upstream_status") == "504"
-        and last_of("upstream_header_time") == "-" and last_of("upstream_connect_time") ~= "-"
+--- How the last run went: `not_started` if it surely never reached the pod, `pod_full` if the pod's own lock refused it,
+-- `given_up` if nginx had no answer in time (the pod may work on, and nobody sees its end), `failed` if the pod did;
+-- nil if it answered.
+local function last_run()
+    local status = last_of("upstream_status")
+    if last_of("upstream_header_time") ~= "-" then return status == "429" and "pod_full" or nil end
+    local is_error = status == "502" or status == "504"
+    if last_of("upstream_connect_time") == "-" then return is_error and "not_started" or nil end
+    if status == "504" then return "given_up" end
+    return status == "502" and "failed" or nil
 end
+
+--- What the service is told of a run that was the last one.
+local OUTCOMES = { failed = "failed", given_up = "failed", not_started = "unreachable" }
 
 --- Gives back what the current request holds. Log phase only; for requests that hold nothing it does nothing.
 function M.done()
@@ -470,8 +504,30 @@ function M.done()
     local entry = held[key]
     if not entry then return end
     cross_out(key)
+    if not entry.may_be_held then return end
+    local went = entry.verdict and last_run()
     -- A lease that is neither given back nor renewed stays with the pod to the end of its hold.
-    if entry.may_be_held and not (entry.verdict and may_work_on(entry)) then give_back(entry) end
+    if went == "given_up" and entry.on_disconnect ~= "stops" then return end
+    give_back(entry, OUTCOMES[went])
+end
+
+--- After a run that the pod did not take up: gives its lease back, says why, and asks anew; the ask keeps its old
+-- place in the queue and what is left of its wait. The new verdict, or nil if there was such a run too often, or none.
+function M.decide_again(conf)
+    local entry = held[this_request()]
+    local went = last_run()
+    local is_admitted = entry and entry.verdict and entry.verdict.kind == "admitted"
+    if not is_admitted or (went ~= "pod_full" and went ~= "not_started") then return nil, went end
+    entry.runs = (entry.runs or 0) + 1
+    if entry.runs > AGAIN_MAX then return nil, went end
+    -- Until the call is answered the lease stays written down: whoever leaves now gives it back in the log phase.
+    local answer, err = call(entry.service, "DELETE", "/v1/leases/" .. entry.id .. "?outcome=" .. went, "")
+    if not answer or answer.status ~= 204 then
+        ngx.log(ngx.WARN, "sluicegate: no second run: ", err or answer.body)
+        return nil, went
+    end
+    entry.after, entry.may_be_held, entry.renew_at = entry.id, false, nil
+    return settle(conf, entry)
 end
 
 --- The verdict of the current request, or nil. Any phase.
@@ -526,55 +582,5 @@ function M.settings_within(plugin_conf)
     end
     return conf
 end
-
--- ------------------------------------------------------------------------------------------------ nginx itself
-
-local nginx_conf
-
---- For `init_by_lua`: the settings of this nginx.
-function M.setup(given)
-    nginx_conf = M.settings(given)
-end
-
---- For `access_by_lua`. Returns for a request that may run, else answers it. `api` names the api; without it the
---- configuration of Sluicegate finds it by method and path.
-function M.access(api)
-    if ngx.is_subrequest then return end
-    local request = { api = api, method = ngx.req.get_method(), path = ngx.var.request_uri }
-    local verdict = M.decide(nginx_conf, request)
-    if verdict.kind == "refused" then
-        ngx.status = verdict.status
-        for name, value in pairs(verdict.headers) do ngx.header[name] = value end
-        ngx.header["Content-Length"] = #verdict.body
-        ngx.print(verdict.body)
-        return ngx.exit(ngx.HTTP_OK)
-    end
-    if verdict.kind == "admitted" then
-        ngx.header["Server-Timing"] = "admission;dur=" .. verdict.waited_ms
-    end
-end
-
---- nginx's NGX_BUSY: no peer, so 502; NGX_ERROR would be a 500.
-local NO_PEER = -3
-
---- For `balancer_by_lua`: the pod of the lease, or nothing, and nginx takes one of the upstream's own servers.
-function M.balance()
-    local balancer = require "ngx.balancer"
-    local entry = held[this_request()]
-    local verdict = entry and entry.verdict
-    if not verdict or verdict.kind ~= "admitted" then return end
-    -- nginx tries again, because of its settings or because a kept connection broke. On another pod the request would
-    -- have no lease, and this one may be at work on it: one lease, one run.
-    if balancer.get_last_failure() then return ngx.exit(NO_PEER) end
-    local ok, err = balancer.set_current_peer(verdict.host, verdict.port)
-    if not ok then
-        ngx.log(ngx.ERR, "sluicegate: pod ", verdict.pod, " at ", verdict.host, ": ", err,
-            " (write addresses, not names, in `pods`)")
-        return ngx.exit(NO_PEER)
-    end
-end
-
---- For `log_by_lua`.
-M.log = M.done
 
 return M

@@ -152,6 +152,7 @@ async fn error_pages_lose_and_double_nothing() {
             access_by_lua_block { sluicegate.access() return ngx.exec('/w/1') }
         }"
     .to_owned();
+    setup.error_pages = Some("error_page 502 504 /sorry;");
     let nginx = setup.start(ground.dir()).await;
     let cases = [
         ("/w/1?reset=head", 502, "sorry"),
@@ -166,6 +167,27 @@ async fn error_pages_lose_and_double_nothing() {
         assert_eq!(saw, (status, says.to_owned()), "{target}\n{}", nginx.process.output());
         over(&ground, &nginx, number as u64 + 1).await;
     }
+}
+
+/// What a pod did not take up runs on another, or again, within its wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pods_own_refusal_is_tried_again() {
+    let ground = ground(OnDisconnect::Stops).await;
+    let nginx = Setup::new(Kind::Nginx, ground.decisions).start(ground.dir()).await;
+    let answer = get(nginx.listen, "/w/1?refuse").await.unwrap();
+    assert_eq!((answer.head.status, reason(&answer)), (429, "pod_full"), "{answer:?}\n{}", nginx.process.output());
+    let problems = ground.until_idle().await;
+    assert!(problems.is_empty(), "{problems:?}");
+    let outcomes = ground.outcomes().await;
+    assert_eq!(outcomes.get("admitted"), Some(&1), "one request, three runs: {outcomes:?}");
+    ground.pods[0].kill();
+    let mut client = Raw::connect(nginx.listen).await.unwrap();
+    client.request("POST", "/w/1?echo", &["content-length: 5"]).await.unwrap();
+    client.send("hello").await.unwrap();
+    let answer = client.answer().await.unwrap();
+    assert_eq!((answer.head.status, answer.text().as_str()), (200, "hello"), "{answer:?}\n{}", nginx.process.output());
+    let problems = ground.until_idle().await;
+    assert!(problems.is_empty(), "{problems:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -38,6 +38,8 @@ pub(crate) struct Setup {
     pub(crate) workers: u32,
     /// Servers of the upstream, for requests that have no lease.
     pub(crate) pods: Vec<SocketAddr>,
+    /// In place of the `error_page` of the example.
+    pub(crate) error_pages: Option<&'static str>,
     /// Further lines of the server block.
     pub(crate) server: String,
 }
@@ -53,6 +55,7 @@ impl Setup {
             wait_ms: None,
             workers: 2,
             pods: Vec::new(),
+            error_pages: None,
             server: String::new(),
         }
     }
@@ -107,6 +110,9 @@ impl Setup {
         let mut text = change(text, "/etc/nginx/sluicegate/?.lua", &lua);
         text = change(&text, "listen 127.0.0.1:8080;", &format!("listen {listen}; {}", self.server));
         text = for_a_test(&text, self.workers);
+        if let Some(pages) = self.error_pages {
+            text = change(&text, "error_page 429 502 = @again;", pages);
+        }
         if self.stops {
             text = change(&text, "proxy_ignore_client_abort on;", "proxy_ignore_client_abort off;");
         }
@@ -181,7 +187,7 @@ fn with_late_paths(text: &str) -> String {
     let begin = text.find("        location / {").expect("the server has a `location /`");
     let end = text.rfind("    }\n}").expect("the server is the last block");
     let blocks = &text[begin..end];
-    let late = blocks.replace("location / {", "location ~ /late$ {").replace("@pods", "@late");
+    let late = blocks.replace("location / {", "location ~ /late$ {").replace("@pods", "@late").replace("@again", "@again_late");
     let late = change(&late, "proxy_http_version 1.1;", "proxy_http_version 1.1; proxy_read_timeout 1s;");
     format!("{}{late}{}", &text[..begin], &text[begin..])
 }
