@@ -14,7 +14,7 @@ struct Place {
     may_need: &'static [&'static str],
 }
 
-const PLACES: [Place; 13] = [
+const PLACES: [Place; 14] = [
     Place { name: "sluicegate-core", level: 0, may_need: &[] },
     // Sample pods and load know nothing of what they are tried with: they must judge it from outside.
     Place { name: "sluicegate-trial", level: 0, may_need: &[] },
@@ -25,6 +25,12 @@ const PLACES: [Place; 13] = [
     Place { name: "sluicegate-redis", level: 2, may_need: &["sluicegate", "sluicegate-core"] },
     Place {
         name: "sluicegate-gateway",
+        level: 2,
+        may_need: &["sluicegate", "sluicegate-config", "sluicegate-core"],
+    },
+    // tonic and Envoy's generated messages stay out of every other crate.
+    Place {
+        name: "sluicegate-envoy",
         level: 2,
         may_need: &["sluicegate", "sluicegate-config", "sluicegate-core"],
     },
@@ -47,6 +53,7 @@ const PLACES: [Place; 13] = [
             "sluicegate-config",
             "sluicegate-core",
             "sluicegate-decisions",
+            "sluicegate-envoy",
             "sluicegate-gateway",
             "sluicegate-plan",
             "sluicegate-redis",
@@ -63,6 +70,7 @@ const PLACES: [Place; 13] = [
             "sluicegate-config",
             "sluicegate-core",
             "sluicegate-decisions",
+            "sluicegate-envoy",
             "sluicegate-gateway",
             "sluicegate-redis",
             "sluicegate-sim",

@@ -7,7 +7,7 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -29,10 +29,6 @@ const ASK_EVERY: Duration = Duration::from_millis(25);
 /// Sections of `config` that this version cannot take on, in words.
 pub(crate) fn missing(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
-    if config.decisions.as_ref().is_some_and(|decisions| decisions.ext_proc.is_some()) {
-        missing
-            .push("`decisions.ext_proc` (the door for Envoy) is not in this version; remove it".to_owned());
-    }
     let enqueues = config.apis.iter().filter(|api| api.overflow != Overflow::Reject);
     for api in enqueues {
         missing.push(format!("api `{}`: `overflow: enqueue` is not in this version; remove it", api.name));
@@ -46,8 +42,10 @@ pub(crate) struct Pool {
     pub(crate) live: Arc<Live>,
     /// What the decision service reads, as `live` is for the gateway.
     pub(crate) directory: Arc<Directory>,
+    /// The same for Envoy's door.
+    pub(crate) envoy: Arc<sluicegate_envoy::Live>,
     /// What doors beside the gateway count, for `/metrics`.
-    counts: OnceLock<Counts>,
+    counts: Mutex<Vec<Counts>>,
     documents: Documents,
     /// How long all gates have to obey a change before the answer says who did not.
     patience: Duration,
@@ -115,12 +113,14 @@ impl Pool {
         };
         let live = Arc::new(Live::new(&gate, &base));
         let directory = Arc::new(Directory::new(&gate, &base));
+        let envoy = Arc::new(sluicegate_envoy::Live::new(&gate, &base));
         let rules = Rules { base, document: Document::default(), learnt: Instant::now() };
         let pool = Arc::new(Pool {
             gate,
             live,
             directory,
-            counts: OnceLock::new(),
+            envoy,
+            counts: Mutex::new(Vec::new()),
             documents,
             patience,
             turn: Mutex::new(()),
@@ -137,9 +137,7 @@ impl Pool {
 
     /// `/metrics` shows these too.
     pub(crate) fn show(&self, counts: Counts) {
-        if self.counts.set(counts).is_err() {
-            unreachable!("one door shows its counts, once, when it starts");
-        }
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).push(counts);
     }
 
     /// From now on this process wants no traffic.
@@ -179,6 +177,7 @@ impl Pool {
         obeyed.map_err(|error| problem("rules", &error, "correct the value"))?;
         self.live.update(&self.gate, config);
         self.directory.update(&self.gate, config);
+        self.envoy.update(&self.gate, config);
         Ok(())
     }
 
@@ -278,7 +277,8 @@ impl Control for Pool {
     }
 
     fn counts(&self) -> Vec<(&'static str, &'static str, u64)> {
-        self.counts.get().map(|counts| counts()).unwrap_or_default()
+        let doors = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        doors.iter().flat_map(|counts| counts()).collect()
     }
 
     fn ready(&self) -> Result<(), String> {

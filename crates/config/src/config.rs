@@ -12,7 +12,7 @@ use crate::redis::RedisSettings;
 use crate::routes::Routes;
 use crate::tree::Node;
 use crate::values::{DoorAddress, PodScheme, PodUrl};
-use crate::wire::{OnDisconnect, Overflow, Upgrade};
+use crate::wire::{EarlyEnd, OnDisconnect, Overflow, Upgrade};
 
 /// A configuration that can be obeyed.
 ///
@@ -141,6 +141,8 @@ pub struct DecisionSettings {
     pub http: Option<DoorAddress>,
     /// Where Envoy asks.
     pub ext_proc: Option<SocketAddr>,
+    /// What to do with an Envoy that seems to end its streams at once.
+    pub early_end: EarlyEnd,
     /// What callers must show; it or `tls` is there when a listener is not on a loopback address. Not shown by `Debug`.
     pub token: Option<String>,
     /// Mutual TLS.
@@ -170,6 +172,7 @@ impl fmt::Debug for DecisionSettings {
         f.debug_struct("DecisionSettings")
             .field("http", &self.http)
             .field("ext_proc", &self.ext_proc)
+            .field("early_end", &self.early_end)
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("tls", &self.tls)
             .finish()

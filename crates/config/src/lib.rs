@@ -51,7 +51,7 @@ pub use problem::{Fault, Problem, Problems};
 pub use redis::{RedisAddress, RedisKind, RedisSettings, RedisTlsSettings};
 pub use routes::Routes;
 pub use values::{DoorAddress, PodScheme, PodUrl};
-pub use wire::{OnDisconnect, OnLedgerLoss, Overflow, Upgrade};
+pub use wire::{EarlyEnd, OnDisconnect, OnLedgerLoss, Overflow, Upgrade};
 
 /// A configuration, and what in it is hardly meant.
 #[derive(Clone, Debug)]

@@ -500,6 +500,8 @@ pub(crate) struct Decisions {
     pub(crate) http: Option<DoorAddress>,
     /// Where Envoy asks (`ext_proc`, gRPC).
     pub(crate) ext_proc: Option<Listen>,
+    /// What to do with an Envoy that seems to end its streams at once, so that no unit is held.
+    pub(crate) early_end: Option<EarlyEnd>,
     /// What callers must show; it, or `tls`, is needed on any address but loopback.
     pub(crate) token: Option<Token>,
     /// Mutual TLS: callers show a certificate.
@@ -516,6 +518,18 @@ pub(crate) struct DecisionsTls {
     pub(crate) key: PathBuf,
     /// The authorities of callers: one without a certificate of theirs is not heard.
     pub(crate) client_ca: PathBuf,
+}
+
+/// What to do with an Envoy that seems to end its streams at once.
+#[derive(Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum EarlyEnd {
+    /// Say so in the log and the metrics, and go on.
+    #[default]
+    Warn,
+    /// Answer its requests 503, but for a few that show whether it was mended. Needs `allow_mode_override` in its filter, which
+    /// alone makes it certain.
+    Refuse,
 }
 
 /// Metrics, health and live changes.

@@ -13,6 +13,7 @@ use crate::args;
 use crate::pool::{self, Pool};
 
 mod decisions;
+mod envoy;
 
 /// Longest time to tell the ledger that this gate goes.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
@@ -47,6 +48,7 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
         None => None,
     };
     let decisions = door.map(|door| decisions::start(door, &config, &pool)).transpose()?;
+    let envoy = envoy::start(&config, &pool)?;
     if let Some(gateway) = &gateway {
         tracing::info!(listen = %gateway.local_addr(), pool = config.pool, "gateway listening");
     }
@@ -64,15 +66,15 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
     })?;
     pool.drain();
     tracing::info!("draining: no new connections and leases, waiting for what is in flight");
-    // Both at once: one limit for the process.
+    // All at once: one limit for the process.
     let longest = args.drain;
     let decisions = decisions.map(|decisions| std::thread::spawn(move || decisions.drain(longest)));
+    let envoy = envoy.map(|envoy| std::thread::spawn(move || envoy.drain(longest)));
     let gateway = gateway.map_or(0, |gateway| drain(gateway, longest));
-    let code = if gateway + decisions.map_or(0, decisions::drained) == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    };
+    // Kept until the ledger knows that this gate goes: their requests still run.
+    let envoy = envoy.and_then(envoy::drained);
+    let cut = gateway + decisions.map_or(0, decisions::drained) + envoy.as_ref().map_or(0, |left| left.cut);
+    let code = if cut == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if !pool.gate.leave(LEAVE_MAX) {
         tracing::warn!("the ledger was not told that this gate goes; its credit comes back after the ttl");
     }

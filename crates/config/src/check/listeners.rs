@@ -57,7 +57,9 @@ impl Check<'_> {
         let guarded = token.is_some() || decisions.tls.is_some();
         let http = decisions.http.as_ref().and_then(tcp);
         self.guarded(at!["decisions", "http"], http, guarded);
-        self.guarded(at!["decisions", "ext_proc"], decisions.ext_proc.map(|listen| listen.0), guarded);
+        // There `tls` does not speak: only a token guards it.
+        let ext_proc = decisions.ext_proc.map(|listen| listen.0);
+        self.guarded(at!["decisions", "ext_proc"], ext_proc, token.is_some());
         let section = self.root.get("decisions");
         let silent = section.is_some_and(|section| section.lost("http") || section.lost("ext_proc"));
         if decisions.http.is_none() && decisions.ext_proc.is_none() && !silent {
@@ -67,6 +69,7 @@ impl Check<'_> {
         DecisionSettings {
             http: decisions.http.clone(),
             ext_proc: decisions.ext_proc.map(|listen| listen.0),
+            early_end: decisions.early_end.unwrap_or_default(),
             token: token.map(|token| token.0.clone()),
             tls: decisions.tls.as_ref().map(|tls| DecisionTls {
                 cert: tls.cert.clone(),
