@@ -25,8 +25,9 @@ local IDLE_MS = 20000
 local BATCH_MAX = 500
 --- Given-back leases that the worker remembers while the service is away. More would have ended by their hold anyway.
 local BACK_MAX = 100000
---- So many calls in a row must fail before the service is taken to be away, and only then it is asked once in AWAY_S.
-local FAILURES_MAX = 3
+--- So many asks in a row must time out before the service is taken to hang, and only then it is asked once in AWAY_S. A
+--- connection that is refused costs nothing, and is tried each time.
+local TIMEOUTS_MAX = 3
 local AWAY_S = 1
 --- Time between two looks for leases to renew, and how long a worker without leases goes on looking.
 local LOOK_S = 0.25
@@ -134,7 +135,7 @@ local function service_of(conf)
         -- Leases to give back, oldest first, each with the time at which it has ended by itself.
         back = {}, first = 1, last = 0, giving = false,
         looking = false,
-        failures = 0, ask_again = 0,
+        timeouts = 0, ask_again = 0,
     }
     services[key] = service
     return service
@@ -359,8 +360,8 @@ end
 
 --- The service gave no answer that can be used: what happens to the request is the operator's choice.
 local function lost(conf, service, why)
-    if service then
-        service.failures = service.failures + 1
+    if service and why:find("timeout", 1, true) then
+        service.timeouts = service.timeouts + 1
         service.ask_again = ngx.now() + AWAY_S
     end
     if why then ngx.log(ngx.ERR, "sluicegate: no decision, on_loss = ", conf.on_loss, ": ", why) end
@@ -369,9 +370,9 @@ local function lost(conf, service, why)
         "Nothing is admitted without it here (on_loss: fail-closed).")
 end
 
---- After some failures in a row only one request in a while asks; all others need not wait to learn the same.
-local function is_away(service)
-    if service.failures < FAILURES_MAX then return false end
+--- After some time-outs in a row only one request in a while asks; all others need not wait to learn the same.
+local function hangs(service)
+    if service.timeouts < TIMEOUTS_MAX then return false end
     local now = ngx.now()
     if now < service.ask_again then return true end
     service.ask_again = now + AWAY_S
@@ -405,7 +406,7 @@ end
 --- Asks, with the entry written down already.
 local function ask(conf, entry, request)
     local service = entry.service
-    if is_away(service) then return lost(conf, nil, nil) end
+    if hangs(service) then return lost(conf, nil, nil) end
     entry.may_be_held = true
     local api = request.api or conf.api
     local body = cjson.encode({
@@ -418,7 +419,7 @@ local function ask(conf, entry, request)
         entry.may_be_held = err:sub(1, 8) ~= "connect:"
         return lost(conf, service, err)
     end
-    service.failures = 0
+    service.timeouts = 0
     if answer.status == 201 then return admitted(conf, entry, answer) end
     entry.may_be_held = false
     local reason = answer.headers["x-sluicegate-reason"]
@@ -482,7 +483,7 @@ local function last_of(name)
     return value and value:match("([^,:%s]+)%s*$")
 end
 
---- How the last run went: `not_started` if it surely never reached the pod, `pod_full` if the pod's own lock refused it,
+--- How the last run went: `not_started` if it surely never reached the pod, `pod_full` if the pod's own lock refused,
 -- `given_up` if nginx had no answer in time (the pod may work on, and nobody sees its end), `failed` if the pod did;
 -- nil if it answered.
 local function last_run()

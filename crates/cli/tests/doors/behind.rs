@@ -32,7 +32,8 @@ type Start = fn(&Path, SocketAddr, SocketAddr) -> (Process, SocketAddr);
 
 impl Behind {
     async fn start(start: Start, on_disconnect: OnDisconnect) -> Behind {
-        let options = |name| PodOptions { count_only: true, on_disconnect, ..PodOptions::new(name, CAPACITY) };
+        let options =
+            |name| PodOptions { count_only: true, on_disconnect, ..PodOptions::new(name, CAPACITY) };
         let (pods, mut yaml) = pods(2, options).await;
         if on_disconnect == OnDisconnect::Stops {
             yaml = yaml.replace("capacity: 20", "capacity: 20, on_disconnect: stops");
@@ -111,7 +112,11 @@ async fn answers_and_refusals_come_through_whole() {
         let patch = r#"{"admission": {"wait": "0s"}}"#;
         sluicegate_testkit::client::send(behind.gateway.admin, "PATCH", "/v1/config", patch).await.unwrap();
         let answer = get(behind.door, "/w/1").await.unwrap();
-        assert_eq!((answer.head.status, answer.head.header("x-sluicegate-reason")), (429, "no_room"), "{name}");
+        assert_eq!(
+            (answer.head.status, answer.head.header("x-sluicegate-reason")),
+            (429, "no_room"),
+            "{name}"
+        );
         assert_eq!(answer.head.header("content-type"), "application/problem+json", "{name}");
         assert!(!answer.head.header("retry-after").is_empty(), "{name}: {answer:?}");
         drop(full);
@@ -132,7 +137,10 @@ async fn who_leaves_while_waiting_leaves_the_gateways_queue() {
         waits.abort().unwrap();
         let begin = Instant::now();
         behind.until("it has left", |state| state["waiting"] == 0).await;
-        assert!(begin.elapsed().as_secs() < 25, "{name}: dropped because it left, not because its wait was over");
+        assert!(
+            begin.elapsed().as_secs() < 25,
+            "{name}: dropped because it left, not because its wait was over"
+        );
         drop(full);
         behind.over().await;
     }
@@ -144,7 +152,11 @@ async fn what_a_pod_works_on_is_held_to_its_end() {
         for on_disconnect in [OnDisconnect::Continues, OnDisconnect::Stops] {
             let behind = Behind::start(start, on_disconnect).await;
             // Its pod would go on for long; those that stop are free at once.
-            let target = if on_disconnect == OnDisconnect::Stops { "/w/1?chunks=2&every=600000" } else { "/w/1?chunks=2&every=1000" };
+            let target = if on_disconnect == OnDisconnect::Stops {
+                "/w/1?chunks=2&every=600000"
+            } else {
+                "/w/1?chunks=2&every=1000"
+            };
             let mut client = behind.sent(target).await;
             assert_eq!(client.head().await.unwrap().status, 200, "{name}");
             client.chunk().await.unwrap();

@@ -1,6 +1,7 @@
 //! Endings that the matrix does not have: what befalls nginx itself, and pods that work on without their client.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use sluicegate_testkit::client::{Answer, Raw, get};
@@ -9,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::ground::{Asks, CAPACITY, Ground, PODS, SOON};
-use crate::nginx::{Kind, Nginx, Setup, change};
+use crate::nginx::{Kind, Nginx, Setup, change, plugins};
 
 /// Leases live so long unrenewed, where a test waits for that; twice what its pods work.
 const HOLD_MS: u32 = 3000;
@@ -70,12 +71,43 @@ async fn an_answer_and_a_refusal_are_passed_on_whole() {
         let answer = get(nginx.listen, "/w/1").await.unwrap();
         assert_eq!((answer.head.status, reason(&answer)), (429, "wait_exceeded"), "{answer:?}");
         assert_eq!(answer.head.header("content-type"), "application/problem+json");
-        assert!(answer.head.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0), "{answer:?}");
+        assert!(
+            answer.head.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0),
+            "{answer:?}"
+        );
         assert_eq!(answer.json().unwrap()["reason"], "wait_exceeded");
         drop(full);
         over(&ground, &nginx, 1 + PODS as u64).await;
     })
     .await;
+}
+
+/// The ways that docs/kong.md and docs/apisix.md name: a rock, and a folder of copies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_plugins_run_as_they_are_installed() {
+    for kind in [Kind::Kong, Kind::Apisix] {
+        let ground = ground(OnDisconnect::Stops).await;
+        let mut setup = Setup::new(kind, ground.decisions);
+        let tree = ground.dir().join("installed");
+        setup.installed = Some(if kind == Kind::Kong {
+            let rockspec = "kong/kong-plugin-sluicegate-0.1.0-1.rockspec";
+            let options = ["--lua-version", "5.1", "make", "--deps-mode", "none", "--tree"];
+            let mut luarocks = Command::new("luarocks");
+            luarocks.current_dir(plugins()).args(options).arg(&tree).arg(rockspec);
+            let made = luarocks.output().unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            tree.join("share/lua/5.1")
+        } else {
+            let copied = Command::new("cp").arg("-r").arg(plugins().join("apisix")).arg(&tree).status();
+            assert!(copied.unwrap().success());
+            std::fs::copy(plugins().join("nginx/sluicegate.lua"), tree.join("sluicegate.lua")).unwrap();
+            tree
+        });
+        let nginx = setup.start(ground.dir()).await;
+        let answer = get(nginx.listen, "/w/1").await.unwrap();
+        assert_eq!(answer.head.status, 200, "{}", nginx.process.output());
+        over(&ground, &nginx, 1).await;
+    }
 }
 
 /// apisix#11868: what another plugin answers after ours.
@@ -87,7 +119,12 @@ async fn another_plugin_may_answer_after_ours() {
         }
         let nginx = setup.start(ground.dir()).await;
         let answer = get(nginx.listen, "/w/1?exit=later").await.unwrap();
-        assert_eq!((answer.head.status, answer.text().as_str()), (418, "teapot"), "{}", nginx.process.output());
+        assert_eq!(
+            (answer.head.status, answer.text().as_str()),
+            (418, "teapot"),
+            "{}",
+            nginx.process.output()
+        );
         over(&ground, &nginx, 1).await;
     })
     .await;
@@ -175,7 +212,12 @@ async fn a_pods_own_refusal_is_tried_again() {
     let ground = ground(OnDisconnect::Stops).await;
     let nginx = Setup::new(Kind::Nginx, ground.decisions).start(ground.dir()).await;
     let answer = get(nginx.listen, "/w/1?refuse").await.unwrap();
-    assert_eq!((answer.head.status, reason(&answer)), (429, "pod_full"), "{answer:?}\n{}", nginx.process.output());
+    assert_eq!(
+        (answer.head.status, reason(&answer)),
+        (429, "pod_full"),
+        "{answer:?}\n{}",
+        nginx.process.output()
+    );
     let problems = ground.until_idle().await;
     assert!(problems.is_empty(), "{problems:?}");
     let outcomes = ground.outcomes().await;
@@ -185,7 +227,12 @@ async fn a_pods_own_refusal_is_tried_again() {
     client.request("POST", "/w/1?echo", &["content-length: 5"]).await.unwrap();
     client.send("hello").await.unwrap();
     let answer = client.answer().await.unwrap();
-    assert_eq!((answer.head.status, answer.text().as_str()), (200, "hello"), "{answer:?}\n{}", nginx.process.output());
+    assert_eq!(
+        (answer.head.status, answer.text().as_str()),
+        (200, "hello"),
+        "{answer:?}\n{}",
+        nginx.process.output()
+    );
     let problems = ground.until_idle().await;
     assert!(problems.is_empty(), "{problems:?}");
 }
@@ -199,7 +246,7 @@ async fn a_killed_worker_leaves_its_units_to_their_hold() {
         until_at_pods(&ground, 3).await;
         let before = nginx.workers();
         assert_eq!(before.len(), 1);
-        let killed = std::process::Command::new("kill").args(["-KILL", &before[0].to_string()]).status();
+        let killed = Command::new("kill").args(["-KILL", &before[0].to_string()]).status();
         assert!(killed.unwrap().success());
         ground.until_serves(nginx.listen).await;
         assert_ne!(nginx.workers(), before, "the master has started another");
@@ -278,6 +325,33 @@ async fn without_the_service_requests_pass_or_are_refused_as_configured() {
     }
 }
 
+/// The service hangs: asks are given up, and when it goes on it has nothing left of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_hangs_holds_nobody_up_for_long() {
+    let ground = ground(OnDisconnect::Stops).await;
+    let mut setup = Setup::new(Kind::Nginx, ground.decisions);
+    (setup.fail_open, setup.answer_ms, setup.workers) = (true, 300, 1);
+    setup.pods = ground.pods.iter().map(sluicegate_trial::pod::PodHandle::addr).collect();
+    let nginx = setup.start(ground.dir()).await;
+    ground.until_serves(nginx.listen).await;
+    ground.signal("STOP");
+    for _ in 0..20 {
+        assert_eq!(get(nginx.listen, "/w/1").await.unwrap().head.status, 200, "{}", nginx.process.output());
+    }
+    let given_up = nginx.process.output().matches("no decision").count();
+    ground.signal("CONT");
+    assert!((3..20).contains(&given_up), "{given_up} of 20 waited for it\n{}", nginx.process.output());
+    let before = ground.outcomes().await;
+    let start = Instant::now();
+    while ground.outcomes().await.get("admitted") <= before.get("admitted") {
+        get(nginx.listen, "/w/1").await.unwrap();
+        assert!(start.elapsed() < SOON, "never asked again\n{}", nginx.process.output());
+    }
+    let problems = ground.until_idle().await;
+    assert!(problems.is_empty(), "{problems:?}\n{}", nginx.process.output());
+    assert_eq!(ground.abandoned().await, 0);
+}
+
 /// A timer for each release would fail when there are many.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn releases_need_no_timer_each() {
@@ -294,7 +368,8 @@ async fn releases_need_no_timer_each() {
         let door = nginx.listen;
         clients.spawn(async move { get(door, "/w/1").await.map(|answer| answer.head.status) });
     }
-    let served = clients.join_all().await.into_iter().filter(|status| status.as_ref().is_ok_and(|s| *s == 200));
+    let served =
+        clients.join_all().await.into_iter().filter(|status| status.as_ref().is_ok_and(|s| *s == 200));
     over(&ground, &nginx, served.count() as u64).await;
     let printed = nginx.process.output();
     assert!(!printed.contains("timers are not enough") && !printed.contains("no timer"), "{printed}");

@@ -58,14 +58,19 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// Starts pods and program.
+    /// Starts pods, which stop when their client goes, and the program.
     pub(crate) async fn start(asks: Asks) -> Ground {
+        Ground::with(asks, OnDisconnect::Stops).await
+    }
+
+    /// Starts pods of this kind, and the program.
+    pub(crate) async fn with(asks: Asks, on_disconnect: OnDisconnect) -> Ground {
         let mut pods = Vec::new();
         for number in 0..PODS {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let options = PodOptions {
                 count_only: true,
-                on_disconnect: OnDisconnect::Stops,
+                on_disconnect,
                 ..PodOptions::new(format!("p{number}"), CAPACITY)
             };
             pods.push(Pod::start(options, listener).unwrap());
@@ -73,20 +78,21 @@ impl Ground {
         let (decisions, admin) = (loopback(free_port()), loopback(free_port()));
         let dir = tempfile::tempdir().unwrap();
         let mut ground = Ground { program: None, pods, decisions, admin, dir };
-        std::fs::write(ground.dir().join("sluicegate.yaml"), ground.yaml(asks)).unwrap();
+        std::fs::write(ground.dir().join("sluicegate.yaml"), ground.yaml(asks, on_disconnect)).unwrap();
         ground.revive().await;
         ground
     }
 
-    fn yaml(&self, asks: Asks) -> String {
+    fn yaml(&self, asks: Asks, on_disconnect: OnDisconnect) -> String {
         let mut yaml = String::from("pool: doors\npods:\n");
-        for pod in &self.pods {
+        let kind = match on_disconnect {
             // They notice a cut connection a moment after the proxy has cut it.
-            yaml += &format!(
-                "  - {{name: {}, url: \"{}\", capacity: {CAPACITY}, on_disconnect: stops, settle: 20ms}}\n",
-                pod.name(),
-                pod.url()
-            );
+            OnDisconnect::Stops => "on_disconnect: stops, settle: 20ms",
+            OnDisconnect::Continues => "on_disconnect: continues",
+        };
+        for pod in &self.pods {
+            let (name, url) = (pod.name(), pod.url());
+            yaml += &format!("  - {{name: {name}, url: \"{url}\", capacity: {CAPACITY}, {kind}}}\n");
         }
         yaml += "apis:\n";
         for weight in [1, 2, 3, CAPACITY] {
@@ -119,6 +125,11 @@ impl Ground {
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.program.take().expect("it runs").kill();
+    }
+
+    /// Sends the program a signal, by its name without `SIG`.
+    pub(crate) fn signal(&self, name: &str) {
+        self.program.as_ref().expect("it runs").signal(name);
     }
 
     /// Waits until a request goes through the door to a pod.
@@ -181,6 +192,19 @@ impl Ground {
             }
             sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Units in use, and asks that wait, by the program's word.
+    pub(crate) async fn in_use_and_waiting(&self) -> (u64, u64) {
+        let state = get_json(self.admin, "/v1/state").await.unwrap();
+        (state["in_use"].as_u64().unwrap(), state["waiting"].as_u64().unwrap())
+    }
+
+    /// Units of leases that were not given back in time.
+    pub(crate) async fn abandoned(&self) -> u64 {
+        let text = get(self.admin, "/metrics").await.unwrap().text();
+        let line = text.lines().find_map(|line| line.strip_prefix("sluicegate_units_abandoned_total "));
+        line.unwrap().parse().unwrap()
     }
 
     pub(crate) fn gauges(&self) -> Vec<GaugeReading> {

@@ -35,9 +35,13 @@ pub(crate) struct Setup {
     /// Of every lease; else the api's.
     pub(crate) hold_ms: Option<u32>,
     pub(crate) wait_ms: Option<u32>,
+    /// Longer than any wait of a test, if it does not matter.
+    pub(crate) answer_ms: u32,
     pub(crate) workers: u32,
     /// Servers of the upstream, for requests that have no lease.
     pub(crate) pods: Vec<SocketAddr>,
+    /// Where the plugin's files are, if not in the source.
+    pub(crate) installed: Option<PathBuf>,
     /// In place of the `error_page` of the example.
     pub(crate) error_pages: Option<&'static str>,
     /// Further lines of the server block.
@@ -53,8 +57,10 @@ impl Setup {
             stops: true,
             hold_ms: None,
             wait_ms: None,
+            answer_ms: 90_000,
             workers: 2,
             pods: Vec::new(),
+            installed: None,
             error_pages: None,
             server: String::new(),
         }
@@ -94,19 +100,19 @@ impl Setup {
         }
         let on_loss = if self.fail_open { "fail-open" } else { "fail-closed" };
         let on_disconnect = if self.stops { "stops" } else { "continues" };
-        // Longer than any wait of a test.
-        write!(conf, "answer_ms = 90000, on_loss = \"{on_loss}\", on_disconnect = \"{on_disconnect}\" }}").unwrap();
+        let on = format!("on_loss = \"{on_loss}\", on_disconnect = \"{on_disconnect}\"");
+        write!(conf, "answer_ms = {}, {on} }}", self.answer_ms).unwrap();
         conf
     }
 
     /// Addresses and folders of this test in place of those of a user's machine.
     fn on_this_machine(&self, text: &str, listen: SocketAddr) -> String {
         let (plugins, shims) = (plugins(), Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doors/shims"));
-        let lua = format!(
-            "{0}/nginx/?.lua;{0}/kong/?.lua;{0}/apisix/?.lua;{1}/?.lua",
-            plugins.display(),
-            shims.display()
-        );
+        let files = match &self.installed {
+            Some(tree) => format!("{}/?.lua", tree.display()),
+            None => format!("{0}/nginx/?.lua;{0}/kong/?.lua;{0}/apisix/?.lua", plugins.display()),
+        };
+        let lua = format!("{files};{}/?.lua", shims.display());
         let mut text = change(text, "/etc/nginx/sluicegate/?.lua", &lua);
         text = change(&text, "listen 127.0.0.1:8080;", &format!("listen {listen}; {}", self.server));
         text = for_a_test(&text, self.workers);
@@ -139,7 +145,8 @@ impl Nginx {
     /// The workers' process ids.
     pub(crate) fn workers(&self) -> Vec<u32> {
         let master = self.process.id();
-        let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+        let children =
+            std::fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
         children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
@@ -163,7 +170,12 @@ pub(crate) fn for_a_test(text: &str, workers: u32) -> String {
 /// nginx on the configuration in this folder.
 pub(crate) fn nginx(dir: &Path) -> Command {
     let mut command = Command::new("nginx");
-    command.arg("-p").arg(dir).arg("-c").arg(dir.join("nginx.conf")).args(["-e", "stderr", "-g", "daemon off;"]);
+    command.arg("-p").arg(dir).arg("-c").arg(dir.join("nginx.conf")).args([
+        "-e",
+        "stderr",
+        "-g",
+        "daemon off;",
+    ]);
     command
 }
 
@@ -187,7 +199,10 @@ fn with_late_paths(text: &str) -> String {
     let begin = text.find("        location / {").expect("the server has a `location /`");
     let end = text.rfind("    }\n}").expect("the server is the last block");
     let blocks = &text[begin..end];
-    let late = blocks.replace("location / {", "location ~ /late$ {").replace("@pods", "@late").replace("@again", "@again_late");
+    let late = blocks
+        .replace("location / {", "location ~ /late$ {")
+        .replace("@pods", "@late")
+        .replace("@again", "@again_late");
     let late = change(&late, "proxy_http_version 1.1;", "proxy_http_version 1.1; proxy_read_timeout 1s;");
     format!("{}{late}{}", &text[..begin], &text[begin..])
 }
@@ -247,7 +262,7 @@ fn on_shim() -> String {
 async fn through_the_matrix(name: &str, kind: Kind) {
     matrix::run(name, Asks::Http, async |ground| {
         let nginx = Setup::new(kind, ground.decisions).start(ground.dir()).await;
-        Door { listen: nginx.listen, processes: vec![nginx.process] }
+        Door { listen: nginx.listen, admin: None, processes: vec![nginx.process] }
     })
     .await;
 }
