@@ -5,8 +5,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use tempfile::TempDir;
-
 use crate::page::Section;
 use crate::rivals::{self, Server};
 use crate::stats::Spread;
@@ -143,8 +141,7 @@ fn nginx_lua(decisions: &str) -> Outcome<Server> {
         }
         changed = changed.replace(from, &to);
     }
-    let folder: TempDir = folder()?;
-    rivals::nginx_on(PROXY_CORE, &changed, folder, vec![listen])
+    rivals::nginx_on(PROXY_CORE, &changed, &[], vec![listen])
 }
 
 /// Whoever goes first changes from turn to turn.

@@ -9,14 +9,14 @@ use sluicegate_trial::pod::OnDisconnect;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::ground::{Asks, CAPACITY, Ground, PODS, SOON};
+use crate::ground::{Asks, CAPACITY, Ground, PODS, SOON, Terms};
 use crate::nginx::{Kind, Nginx, Setup, change, plugins};
 
 /// Leases live so long unrenewed, where a test waits for that; twice what its pods work.
 const HOLD_MS: u32 = 3000;
 
 async fn ground(on_disconnect: OnDisconnect) -> Ground {
-    Ground::with(Asks::Http, on_disconnect).await
+    Ground::start(Terms { on_disconnect, ..Terms::new(Asks::Http) }).await
 }
 
 /// Waits until a request is at a pod.
@@ -34,6 +34,11 @@ async fn over(ground: &Ground, nginx: &Nginx, admitted: u64) {
     for gauge in ground.gauges() {
         assert!(gauge.peak <= CAPACITY, "{gauge:?}");
     }
+}
+
+/// Units in use, by the program's word.
+async fn in_use(ground: &Ground) -> u64 {
+    ground.in_use().await.iter().sum()
 }
 
 async fn sent(door: SocketAddr, target: &str) -> Raw {
@@ -139,14 +144,14 @@ async fn a_pod_that_works_on_keeps_its_units() {
             let client = sent(nginx.listen, target).await;
             until_at_pods(&ground, 2).await;
             client.abort().unwrap();
-            while ground.in_use_and_waiting().await.0 == 2 {
+            while in_use(&ground).await == 2 {
                 sleep(Duration::from_millis(5)).await;
             }
             until_at_pods(&ground, 0).await;
-            assert!(ground.in_use_and_waiting().await.0 == 0, "given back once");
+            assert!(in_use(&ground).await == 0, "given back once");
         }
         over(&ground, &nginx, 2).await;
-        assert_eq!(ground.abandoned().await, 0);
+        assert_eq!(ground.metric("sluicegate_units_abandoned_total").await, 0);
     })
     .await;
 }
@@ -159,10 +164,10 @@ async fn a_pod_that_is_given_up_keeps_its_units_for_a_hold() {
         let nginx = setup.start(ground.dir()).await;
         let answer = get(nginx.listen, "/w/2/late?ms=2000").await.unwrap();
         assert_eq!(answer.head.status, 504, "{answer:?}");
-        assert_eq!(ground.in_use_and_waiting().await.0, 2, "the pod works on\n{}", nginx.process.output());
+        assert_eq!(in_use(&ground).await, 2, "the pod works on\n{}", nginx.process.output());
         until_at_pods(&ground, 0).await;
         over(&ground, &nginx, 1).await;
-        assert_eq!(ground.abandoned().await, 2, "written off by the hold");
+        assert_eq!(ground.metric("sluicegate_units_abandoned_total").await, 2, "written off by the hold");
     })
     .await;
 }
@@ -254,7 +259,7 @@ async fn a_killed_worker_leaves_its_units_to_their_hold() {
         drop(client);
         let problems = ground.until_idle().await;
         assert!(problems.is_empty(), "{problems:?}\n{}", nginx.process.output());
-        assert_eq!(ground.abandoned().await, 3, "written off by the hold");
+        assert_eq!(ground.metric("sluicegate_units_abandoned_total").await, 3, "written off by the hold");
     })
     .await;
 }
@@ -282,7 +287,12 @@ async fn a_reload_in_flight_loses_nothing() {
         let statuses: Vec<u16> = clients.join_all().await.into_iter().map(Result::unwrap).collect();
         assert_eq!(statuses, [200, 200, 200]);
         over(&ground, &nginx, 4).await;
-        assert_eq!(ground.abandoned().await, 0, "renewed to their end\n{}", nginx.process.output());
+        assert_eq!(
+            ground.metric("sluicegate_units_abandoned_total").await,
+            0,
+            "renewed to their end\n{}",
+            nginx.process.output()
+        );
         sluicegate_testkit::wait::until("the old workers end", SOON, || {
             nginx.workers().iter().all(|pid| !before.contains(pid))
         })
@@ -328,18 +338,18 @@ async fn without_the_service_requests_pass_or_are_refused_as_configured() {
 /// The service hangs: asks are given up, and when it goes on it has nothing left of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_hangs_holds_nobody_up_for_long() {
-    let ground = ground(OnDisconnect::Stops).await;
+    let mut ground = ground(OnDisconnect::Stops).await;
     let mut setup = Setup::new(Kind::Nginx, ground.decisions);
     (setup.fail_open, setup.answer_ms, setup.workers) = (true, 300, 1);
     setup.pods = ground.pods.iter().map(sluicegate_trial::pod::PodHandle::addr).collect();
     let nginx = setup.start(ground.dir()).await;
     ground.until_serves(nginx.listen).await;
-    ground.signal("STOP");
+    ground.program().signal("STOP");
     for _ in 0..20 {
         assert_eq!(get(nginx.listen, "/w/1").await.unwrap().head.status, 200, "{}", nginx.process.output());
     }
     let given_up = nginx.process.output().matches("no decision").count();
-    ground.signal("CONT");
+    ground.program().signal("CONT");
     assert!((3..20).contains(&given_up), "{given_up} of 20 waited for it\n{}", nginx.process.output());
     let before = ground.outcomes().await;
     let start = Instant::now();
@@ -349,7 +359,7 @@ async fn a_service_that_hangs_holds_nobody_up_for_long() {
     }
     let problems = ground.until_idle().await;
     assert!(problems.is_empty(), "{problems:?}\n{}", nginx.process.output());
-    assert_eq!(ground.abandoned().await, 0);
+    assert_eq!(ground.metric("sluicegate_units_abandoned_total").await, 0);
 }
 
 /// A timer for each release would fail when there are many.
@@ -389,9 +399,7 @@ async fn who_leaves_while_waiting_is_dropped_at_once() {
         for number in 0..3u64 {
             let waits = sent(nginx.listen, "/w/1").await;
             let start = Instant::now();
-            while ground.in_use_and_waiting().await.1 == 0 {
-                assert!(start.elapsed() < SOON, "nobody waits\n{}", nginx.process.output());
-            }
+            ground.until_waiting(1, SOON).await;
             waits.abort().unwrap();
             while ground.outcomes().await.get("cancelled").copied().unwrap_or(0) <= number {
                 assert!(start.elapsed() < SOON, "still waits\n{}", nginx.process.output());
