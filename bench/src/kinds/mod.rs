@@ -2,6 +2,7 @@
 
 pub(crate) mod acquire;
 pub(crate) mod decisions;
+pub(crate) mod doors;
 pub(crate) mod ledger;
 pub(crate) mod modes;
 pub(crate) mod overload;

@@ -70,7 +70,7 @@ pub(crate) struct HostPort(pub(crate) String);
 pub(crate) struct Token(pub(crate) String);
 
 /// The name of a request header, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HeaderName(pub(crate) String);
 
 /// How the pod is spoken to.

@@ -27,6 +27,8 @@ impl Gate {
             key: u64::from(api.0),
             arrival: now,
             wait_us: 0,
+            behind_us: 0,
+            overflows: false,
             // It was counted as admitted where it was.
             again: true,
         };

@@ -337,6 +337,14 @@ impl Book {
         Some(view)
     }
 
+    /// The pod of a lease that is held.
+    pub(crate) fn pod_of(&self, name: &str) -> Option<Arc<Pod>> {
+        match &self.lock().find_mut(name)?.1.stage {
+            Stage::Held(held) => Some(held.pod.clone()),
+            Stage::Waiting { .. } => None,
+        }
+    }
+
     /// Given back, or cancelled. True if there was something to end.
     pub(crate) fn end(&self, name: &str, ended: Ended) -> bool {
         let mut state = self.lock();

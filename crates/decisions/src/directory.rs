@@ -47,6 +47,8 @@ pub(crate) struct Pod {
     /// [`short`] of it.
     pub(crate) short: u32,
     pub(crate) url: String,
+    /// `host:port`, to connect to.
+    pub(crate) authority: String,
 }
 
 impl Directory {
@@ -85,7 +87,9 @@ impl Rules {
                 pods.resize(id.index() + 1, None);
             }
             let (name, short) = (settings.name.clone(), short(&settings.name));
-            pods[id.index()] = Some(Arc::new(Pod { id, name, short, url: settings.url.to_string() }));
+            let authority = settings.url.authority();
+            pods[id.index()] =
+                Some(Arc::new(Pod { id, name, short, url: settings.url.to_string(), authority }));
         }
         Rules {
             pool: config.pool.clone(),

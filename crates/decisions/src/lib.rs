@@ -19,6 +19,7 @@ mod directory;
 mod http;
 mod names;
 mod peers;
+mod probes;
 mod server;
 mod settings;
 mod socket;

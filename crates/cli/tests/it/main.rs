@@ -8,6 +8,7 @@ mod decisions_page;
 mod decisions_shared;
 mod demo;
 mod openapi;
+mod overflow;
 mod plan;
 mod registered;
 mod run;

@@ -192,6 +192,11 @@ impl Member {
         Some(granted)
     }
 
+    /// A request was kept for later without having asked.
+    pub fn count_enqueued(&mut self, api: ApiId) {
+        self.gate.count_enqueued(api);
+    }
+
     /// A request that was admitted failed at its pod.
     pub fn count_failed(&mut self, api: ApiId) {
         self.gate.count_failed(api);

@@ -227,30 +227,38 @@ pub(super) async fn give_back(
     call: &Call,
     id: &Id<'_>,
 ) -> Result<Response<Reply>, Fault> {
-    let ended = outcome(call.parts.uri.query().unwrap_or_default())?;
+    let (ended, is_reached) = outcome(call.parts.uri.query().unwrap_or_default())?;
     if !shared.is_ours(id) {
         let asked = Ask::of(&call.parts.headers);
         if asked == Some(Ask::Own) {
             return Ok(elsewhere::misdirected());
         }
         elsewhere::give_back(shared, elsewhere::passing(call), asked, id.text, ended).await;
-    } else if !shared.book.end(id.name, ended) && id.gate.is_none() {
+        return Ok(status_only(StatusCode::NO_CONTENT));
+    }
+    // Before the lease ends, so that nobody is sent there by its end.
+    if let Some(pod) = shared.book.pod_of(id.name).filter(|_| !is_reached) {
+        shared.probes.try_pod(&pod).await;
+    }
+    if !shared.book.end(id.name, ended) && id.gate.is_none() {
         elsewhere::cancel_elsewhere(shared, call).await;
     }
     Ok(status_only(StatusCode::NO_CONTENT))
 }
 
-/// How the request ended, by the query.
-fn outcome(query: &str) -> Result<Ended, Fault> {
-    let mut ended = Ended::Done;
+/// How the request ended, by the query, and whether its pod could be reached.
+fn outcome(query: &str) -> Result<(Ended, bool), Fault> {
+    let mut ended = (Ended::Done, true);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         ended = match pair.split_once('=') {
-            Some(("outcome", "done")) => Ended::Done,
-            Some(("outcome", "failed")) => Ended::Failed,
-            Some(("outcome", "pod_full")) => Ended::PodFull,
-            Some(("outcome", "not_started")) => Ended::NotStarted,
+            Some(("outcome", "done")) => (Ended::Done, true),
+            Some(("outcome", "failed")) => (Ended::Failed, true),
+            Some(("outcome", "unreachable")) => (Ended::Failed, false),
+            Some(("outcome", "pod_full")) => (Ended::PodFull, true),
+            Some(("outcome", "not_started")) => (Ended::NotStarted, false),
             Some(("outcome", _)) => {
-                return Err(Fault::new("outcome", "can be `done`, `failed`, `pod_full` or `not_started`"));
+                let known = "can be `done`, `failed`, `unreachable`, `pod_full` or `not_started`";
+                return Err(Fault::new("outcome", known));
             }
             _ => return Err(Fault::new("query", "can only have `outcome`")),
         };
