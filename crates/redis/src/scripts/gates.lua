@@ -25,8 +25,8 @@ local time = call('TIME')
 local clock = last_clock + math.max(0, tonumber(time[1]) * 1000000 + tonumber(time[2]) - seen)
 
 if ARGV[1] == 'gone' then
-  local gone = {}
-  for _, one in ipairs(m.remains) do
+  local gone, cold = {}, call('HGET', KEYS[1], 'c')
+  for _, one in ipairs(cold and cmsgpack.unpack(cold).remains or {}) do
     gone[#gone + 1] = one[2]
     gone[#gone + 1] = string.format('%.0f', math.ceil(math.max(0, one[1] - clock) / 1000))
   end
