@@ -14,6 +14,7 @@ use sluicegate_core::ids::{ApiId, LeaseId, PodId, Ticket};
 use sluicegate_core::keeper::{Keeper, KeeperCounts};
 use sluicegate_core::member::Member;
 use sluicegate_core::policy::{ApiPolicy, Policy, PolicyError, Units};
+use sluicegate_core::refusal::Reason;
 use sluicegate_core::shared::{GateId, Push, Reply, Report, Rules, Timing};
 use sluicegate_core::time::Micros;
 
@@ -74,7 +75,7 @@ struct Gate {
     /// The connection it speaks over; 0 while it has none.
     link: u64,
     wake_at: u64,
-    waiting: BTreeMap<Ticket, Arrival>,
+    waiting: BTreeMap<Ticket, (usize, Arrival)>,
     /// Its clock: an offset, and parts per million that it runs fast.
     offset_us: u64,
     fast_ppm: i64,
@@ -106,6 +107,9 @@ pub struct PoolWorld {
     /// Work of the ledger before it lost its state. Wraps when a state from before is put back.
     before: KeeperCounts,
     out: Vec<Output>,
+    /// Arrivals so far, and the one that is never refused early.
+    arrived: usize,
+    patient: Option<usize>,
     outcome: Outcome,
 }
 
@@ -115,6 +119,17 @@ pub struct PoolWorld {
 /// [`PolicyError`] if the policy breaks its invariant.
 pub fn run(setup: &Setup) -> Result<Outcome, PolicyError> {
     Ok(PoolWorld::new(setup)?.run())
+}
+
+/// Runs `setup` until the arrival of this index, counted from 0, is decided: it waits even where it would have been
+/// refused at once. True if it was served; `None` if it never came to a gate, or was lost with one.
+///
+/// # Errors
+/// [`PolicyError`] if the policy breaks its invariant.
+pub fn would_be_served(setup: &Setup, index: usize) -> Result<Option<bool>, PolicyError> {
+    let mut world = PoolWorld::new(setup)?;
+    world.patient = Some(index);
+    Ok(world.run().patient)
 }
 
 impl PoolWorld {
@@ -146,6 +161,8 @@ impl PoolWorld {
             room_since: weights.collect(),
             before: KeeperCounts::default(),
             out: Vec::new(),
+            arrived: 0,
+            patient: None,
             outcome: Outcome { by_api: vec![(0, 0); setup.policy.apis.len()], ..Outcome::default() },
             setup: setup.clone(),
         };
@@ -191,13 +208,19 @@ impl PoolWorld {
         let mut arrivals = self.setup.load.arrivals(self.setup.seed).take(self.setup.arrivals);
         let mut last = start_us;
         let mut next = arrivals.next();
-        while let Some(arrival) = next {
+        while let Some(arrival) = next.filter(|_| !self.is_decided()) {
             last = start_us + arrival.at_us;
             self.put(last, Event::Arrive(arrival));
             self.go_on(last);
             next = arrivals.next();
         }
         self.outcome.span_us = self.now;
+        if self.patient.is_some() {
+            while !self.is_decided() && !self.events.is_empty() {
+                self.go_on(self.now + 1_000);
+            }
+            return self.outcome;
+        }
         self.outcome.ledger = self.spent();
         let Timing { ttl_us, hold_max_us, .. } = self.setup.timing;
         let faults_end = self.setup.faults.last().map_or(0, |(at, _)| at + 3 * ttl_us);
@@ -261,7 +284,13 @@ impl PoolWorld {
         Micros((*offset_us as i64 + self.now as i64 + self.now as i64 * fast_ppm / 1_000_000) as u64)
     }
 
+    fn is_decided(&self) -> bool {
+        self.outcome.patient.is_some()
+    }
+
     fn arrive(&mut self, arrival: Arrival) {
+        let index = self.arrived;
+        self.arrived += 1;
         let count = self.gates.len();
         let first = self.random.usize(..count);
         let up = |index: &usize| {
@@ -271,14 +300,34 @@ impl PoolWorld {
         let Some(gate) = (0..count).map(|step| (first + step) % count).find(up) else { return };
         self.outcome.offered += 1;
         self.outcome.by_api[arrival.api].0 += 1;
+        if self.patient == Some(index) {
+            self.early(gate, false);
+        }
         let now = self.clock(gate);
         let ask = Ask::new(ApiId(arrival.api as u32));
         match self.gates[gate].member.ask(now, ask, &mut self.out) {
-            Answer::Granted(granted) => self.start(gate, &arrival, &granted),
-            Answer::Waits(ticket) => drop(self.gates[gate].waiting.insert(ticket, arrival)),
-            Answer::Refused(_) => self.refuse(&arrival),
+            Answer::Granted(granted) => self.start(gate, (index, arrival), &granted),
+            Answer::Waits(ticket) => drop(self.gates[gate].waiting.insert(ticket, (index, arrival))),
+            Answer::Refused(refusal) => {
+                if refusal.reason() == Reason::WaitExceeded {
+                    self.outcome.early.push(index);
+                }
+                self.refuse((index, arrival));
+            }
+        }
+        if self.patient == Some(index) {
+            self.early(gate, true);
         }
         self.after(gate);
+    }
+
+    /// Whether a gate refuses at once whom its queue cannot serve in time.
+    fn early(&mut self, gate: usize, early: bool) {
+        let mut policy = self.setup.policy.clone();
+        policy.admission.early = early;
+        let now = self.clock(gate);
+        let member = &mut self.gates[gate].member;
+        member.configure(now, &policy, &mut self.out).expect("the policy was checked at the start");
     }
 
     fn at_gate(&mut self, index: usize, event: Event) {
@@ -316,12 +365,12 @@ impl PoolWorld {
                         let room = self.room_since.get(&granted.weight).copied().flatten();
                         let since = room.map_or(self.now, |room| room.max(arrived));
                         self.outcome.handover.add(self.now - since);
-                        self.start(index, &arrival, &granted);
+                        self.start(index, arrival, &granted);
                     }
                 }
                 Output::Refused(ticket, _) => {
                     if let Some(arrival) = self.gates[index].waiting.remove(&ticket) {
-                        self.refuse(&arrival);
+                        self.refuse(arrival);
                     }
                 }
             }
@@ -399,7 +448,8 @@ impl PoolWorld {
         }
     }
 
-    fn start(&mut self, gate: usize, arrival: &Arrival, granted: &Granted) {
+    fn start(&mut self, gate: usize, (index, arrival): (usize, Arrival), granted: &Granted) {
+        self.note_patient(index, true);
         let pod = granted.pod.index();
         self.on_pod[pod] += u64::from(granted.weight);
         let capacity = u64::from(self.setup.policy.pods[pod].capacity);
@@ -436,7 +486,14 @@ impl PoolWorld {
         below && room && (reserved || apis[api].protected)
     }
 
-    fn refuse(&mut self, arrival: &Arrival) {
+    fn note_patient(&mut self, index: usize, served: bool) {
+        if self.patient == Some(index) {
+            self.outcome.patient = Some(served);
+        }
+    }
+
+    fn refuse(&mut self, (index, arrival): (usize, Arrival)) {
+        self.note_patient(index, false);
         self.outcome.refused += 1;
         self.outcome.by_api[arrival.api].1 += 1;
     }

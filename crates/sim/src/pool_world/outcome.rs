@@ -16,6 +16,10 @@ pub struct Outcome {
     pub admitted: u64,
     /// Those that did not.
     pub refused: u64,
+    /// Arrivals that were refused at once because the queue could not serve them in time, counted from 0.
+    pub early: Vec<usize>,
+    /// Whether the one arrival that was never refused early was served.
+    pub patient: Option<bool>,
     /// Offered and refused by api.
     pub by_api: Vec<(u64, u64)>,
     /// Clients lost with a killed gate while they waited.
