@@ -14,7 +14,7 @@ struct Place {
     may_need: &'static [&'static str],
 }
 
-const PLACES: [Place; 12] = [
+const PLACES: [Place; 14] = [
     Place { name: "sluicegate-core", level: 0, may_need: &[] },
     // Sample pods and load know nothing of what they are tried with: they must judge it from outside.
     Place { name: "sluicegate-trial", level: 0, may_need: &[] },
@@ -25,6 +25,18 @@ const PLACES: [Place; 12] = [
     Place { name: "sluicegate-redis", level: 2, may_need: &["sluicegate", "sluicegate-core"] },
     Place {
         name: "sluicegate-gateway",
+        level: 2,
+        may_need: &["sluicegate", "sluicegate-config", "sluicegate-core"],
+    },
+    // tonic and Envoy's generated messages stay out of every other crate.
+    Place {
+        name: "sluicegate-envoy",
+        level: 2,
+        may_need: &["sluicegate", "sluicegate-config", "sluicegate-core"],
+    },
+    // No sideways edge to the gateway: the cli hands it what both listeners offer.
+    Place {
+        name: "sluicegate-decisions",
         level: 2,
         may_need: &["sluicegate", "sluicegate-config", "sluicegate-core"],
     },
@@ -40,6 +52,8 @@ const PLACES: [Place; 12] = [
             "sluicegate",
             "sluicegate-config",
             "sluicegate-core",
+            "sluicegate-decisions",
+            "sluicegate-envoy",
             "sluicegate-gateway",
             "sluicegate-plan",
             "sluicegate-redis",
@@ -55,6 +69,8 @@ const PLACES: [Place; 12] = [
             "sluicegate",
             "sluicegate-config",
             "sluicegate-core",
+            "sluicegate-decisions",
+            "sluicegate-envoy",
             "sluicegate-gateway",
             "sluicegate-redis",
             "sluicegate-sim",

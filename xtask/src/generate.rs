@@ -11,6 +11,9 @@ const SCHEMA: &str = "docs/reference/config.schema.json";
 /// The same for people.
 const REFERENCE: &str = "docs/reference/config.md";
 
+/// The decision service's OpenAPI document.
+const OPENAPI: &str = "docs/reference/decisions.openapi.json";
+
 /// Writes the generated files; with `check_only`, compares instead.
 ///
 /// # Errors
@@ -18,7 +21,8 @@ const REFERENCE: &str = "docs/reference/config.md";
 pub(crate) fn run(root: &Path, check_only: bool) -> Result<Faults, String> {
     let mut faults = Faults::new();
     let (text, schema) = printed(root, &["schema"])?;
-    for (path, fresh) in [(SCHEMA, text), (REFERENCE, reference::page(&schema))] {
+    let (openapi, _) = printed(root, &["schema", "--openapi"])?;
+    for (path, fresh) in [(SCHEMA, text), (REFERENCE, reference::page(&schema)), (OPENAPI, openapi)] {
         let file = root.join(path);
         if check_only {
             faults.extend(drift(path, fs::read_to_string(&file).ok().as_deref(), &fresh));

@@ -31,7 +31,7 @@ pub(crate) enum Command {
     /// Say what is wrong with a configuration, or what its rules mean in units.
     Check(Check),
     /// Print the configuration's JSON Schema.
-    Schema,
+    Schema(Schema),
     /// Know before: simulate the configuration under given or recorded traffic, and say what to change.
     Plan(Box<crate::cmd::plan::Args>),
     /// A sample pod with units of its own, for trials.
@@ -50,6 +50,13 @@ pub(crate) struct Run {
     /// Longest time to wait for requests in flight after SIGTERM or SIGINT.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(crate) drain: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Schema {
+    /// The OpenAPI document of the decision service instead.
+    #[arg(long)]
+    pub(crate) openapi: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let outcome = match &args.command {
         Command::Run(run) => cmd::run::run(run),
         Command::Check(check) => cmd::check::run(check),
-        Command::Schema => cmd::schema::run(),
+        Command::Schema(args) => cmd::schema::run(args),
         Command::Plan(plan) => cmd::plan::run(plan),
         Command::Pod(pod) => cmd::pod::run(pod),
         Command::Demo(demo) => cmd::demo::run(demo),

@@ -14,6 +14,7 @@ use serde_json::Value;
 use sluicegate::Gate;
 use sluicegate::link::{Document, LinkError, RegisteredPod, Stored};
 use sluicegate_config::{Config, LedgerSettings, Overflow, PodSource, Problem, Problems};
+use sluicegate_decisions::Directory;
 use sluicegate_gateway::{Control, ControlError, Live, PatchAnswer, Registration};
 
 use documents::Documents;
@@ -28,10 +29,6 @@ const ASK_EVERY: Duration = Duration::from_millis(25);
 /// Sections of `config` that this version cannot take on, in words.
 pub(crate) fn missing(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
-    if config.decisions.is_some() {
-        missing
-            .push("`decisions` (the decision service) is not in this version; remove the section".to_owned());
-    }
     let enqueues = config.apis.iter().filter(|api| api.overflow != Overflow::Reject);
     for api in enqueues {
         missing.push(format!("api `{}`: `overflow: enqueue` is not in this version; remove it", api.name));
@@ -43,6 +40,12 @@ pub(crate) fn missing(config: &Config) -> Vec<String> {
 pub(crate) struct Pool {
     pub(crate) gate: Gate,
     pub(crate) live: Arc<Live>,
+    /// What the decision service reads, as `live` is for the gateway.
+    pub(crate) directory: Arc<Directory>,
+    /// The same for Envoy's door.
+    pub(crate) envoy: Arc<sluicegate_envoy::Live>,
+    /// What doors beside the gateway count, for `/metrics`.
+    counts: Mutex<Vec<Counts>>,
     documents: Documents,
     /// How long all gates have to obey a change before the answer says who did not.
     patience: Duration,
@@ -52,6 +55,9 @@ pub(crate) struct Pool {
     rules: Mutex<Rules>,
     draining: AtomicBool,
 }
+
+/// Reads the counts of a door: name, help, value.
+type Counts = Box<dyn Fn() -> Vec<(&'static str, &'static str, u64)> + Send + Sync>;
 
 struct Rules {
     /// As the file and the pods' source say, without the document.
@@ -106,10 +112,15 @@ impl Pool {
             LedgerSettings::Redis(_) => Documents::Shared(gate.clone()),
         };
         let live = Arc::new(Live::new(&gate, &base));
+        let directory = Arc::new(Directory::new(&gate, &base));
+        let envoy = Arc::new(sluicegate_envoy::Live::new(&gate, &base));
         let rules = Rules { base, document: Document::default(), learnt: Instant::now() };
         let pool = Arc::new(Pool {
             gate,
             live,
+            directory,
+            envoy,
+            counts: Mutex::new(Vec::new()),
             documents,
             patience,
             turn: Mutex::new(()),
@@ -122,6 +133,11 @@ impl Pool {
             weak.upgrade().map_or(Ok(()), |pool| pool.take(document).map_err(|problems| problems.to_string()))
         });
         Ok(pool)
+    }
+
+    /// `/metrics` shows these too.
+    pub(crate) fn show(&self, counts: Counts) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).push(counts);
     }
 
     /// From now on this process wants no traffic.
@@ -160,6 +176,8 @@ impl Pool {
         let obeyed = self.gate.configure(config.policy.clone());
         obeyed.map_err(|error| problem("rules", &error, "correct the value"))?;
         self.live.update(&self.gate, config);
+        self.directory.update(&self.gate, config);
+        self.envoy.update(&self.gate, config);
         Ok(())
     }
 
@@ -256,6 +274,11 @@ impl Control for Pool {
 
     fn deregister(&self, name: &str) -> Result<(), ControlError> {
         self.let_go(name)
+    }
+
+    fn counts(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let doors = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        doors.iter().flat_map(|counts| counts()).collect()
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -11,8 +11,8 @@ use sluicegate_core::policy::{PodPolicy, Policy};
 use crate::redis::RedisSettings;
 use crate::routes::Routes;
 use crate::tree::Node;
-use crate::values::{PodScheme, PodUrl};
-use crate::wire::{OnDisconnect, Overflow, Upgrade};
+use crate::values::{DoorAddress, PodScheme, PodUrl};
+use crate::wire::{EarlyEnd, OnDisconnect, Overflow, Upgrade};
 
 /// A configuration that can be obeyed.
 ///
@@ -138,11 +138,26 @@ pub struct AdminSettings {
 #[derive(Clone, PartialEq, Eq)]
 pub struct DecisionSettings {
     /// Where leases are asked for over HTTP.
-    pub http: Option<SocketAddr>,
+    pub http: Option<DoorAddress>,
     /// Where Envoy asks.
     pub ext_proc: Option<SocketAddr>,
-    /// What callers must show; always there when a listener is not on a loopback address. Not shown by `Debug`.
+    /// What to do with an Envoy that seems to end its streams at once.
+    pub early_end: EarlyEnd,
+    /// What callers must show; it or `tls` is there when a listener is not on a loopback address. Not shown by `Debug`.
     pub token: Option<String>,
+    /// Mutual TLS.
+    pub tls: Option<DecisionTls>,
+}
+
+/// Certificates of the decision service, as PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecisionTls {
+    /// The service's certificate, with those between it and its authority.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities of callers.
+    pub client_ca: PathBuf,
 }
 
 impl fmt::Debug for AdminSettings {
@@ -157,7 +172,9 @@ impl fmt::Debug for DecisionSettings {
         f.debug_struct("DecisionSettings")
             .field("http", &self.http)
             .field("ext_proc", &self.ext_proc)
+            .field("early_end", &self.early_end)
             .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("tls", &self.tls)
             .finish()
     }
 }

@@ -42,16 +42,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use config::{
-    AdminSettings, ApiSettings, Config, DecisionSettings, FoundPod, GatewaySettings, LedgerSettings,
-    PodSettings, PodSource,
+    AdminSettings, ApiSettings, Config, DecisionSettings, DecisionTls, FoundPod, GatewaySettings,
+    LedgerSettings, PodSettings, PodSource,
 };
 pub use explain::explain;
 pub use patch::merge;
 pub use problem::{Fault, Problem, Problems};
 pub use redis::{RedisAddress, RedisKind, RedisSettings, RedisTlsSettings};
 pub use routes::Routes;
-pub use values::{PodScheme, PodUrl};
-pub use wire::{OnDisconnect, OnLedgerLoss, Overflow, Upgrade};
+pub use values::{DoorAddress, PodScheme, PodUrl};
+pub use wire::{EarlyEnd, OnDisconnect, OnLedgerLoss, Overflow, Upgrade};
 
 /// A configuration, and what in it is hardly meant.
 #[derive(Clone, Debug)]

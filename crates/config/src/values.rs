@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::problem::{Fault, quoted};
 const HOURS_MAX: u64 = 8_760;
 /// Largest size: 1 GiB.
 const BYTES_MAX: u64 = 1 << 30;
+/// Longest path of a Unix socket; the kernel takes 108 bytes with the final zero.
+const SOCKET_PATH_MAX: usize = 107;
 /// Longest name; names stand in metrics, headers and paths.
 const NAME_MAX: usize = 100;
 
@@ -48,6 +51,15 @@ pub(crate) struct Name(pub(crate) String);
 /// `127.0.0.1:8080`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Listen(pub(crate) SocketAddr);
+
+/// Where the decision service listens: `127.0.0.1:8090`, or `unix:/run/sluicegate.sock`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DoorAddress {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A Unix socket's path.
+    Unix(PathBuf),
+}
 
 /// A token that callers must show.
 #[derive(Clone, PartialEq, Eq)]
@@ -165,6 +177,10 @@ from_text!(Name, "a name", {
 });
 from_text!(Listen, "an address and port such as `127.0.0.1:8080`", {
     "description": "An IP address and a port: 127.0.0.1:8080, [::1]:8080.", "type": "string"
+});
+from_text!(DoorAddress, "an address and port such as `127.0.0.1:8090`, or `unix:/run/sluicegate.sock`", {
+    "description": "An IP address and a port: 127.0.0.1:8090, [::1]:8090; or unix: and a socket's whole path: unix:/run/sluicegate.sock.",
+    "type": "string"
 });
 from_text!(Token, "a token", { "type": "string", "minLength": 8, "pattern": "^[!-~]+$" });
 from_text!(HeaderName, "the name of a header", {
@@ -349,6 +365,33 @@ impl FromStr for Listen {
         let port = text.rsplit(':').next().filter(|port| port.parse::<u16>().is_ok()).unwrap_or("8080");
         let mend = format!("write `127.0.0.1:{port}` for this machine only, or `0.0.0.0:{port}` for all");
         Err(Fault::new(format!("{} is no IP address and port to listen on", quoted(text)), mend))
+    }
+}
+
+impl FromStr for DoorAddress {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<DoorAddress, Fault> {
+        let Some(path) = text.strip_prefix("unix:") else {
+            return text.parse().map(|Listen(address)| DoorAddress::Tcp(address));
+        };
+        // The kernel's limit is 107 bytes; a relative path would depend on where the program was started.
+        if !path.starts_with('/') || path.len() > SOCKET_PATH_MAX {
+            let what = format!("{} is no socket", quoted(text));
+            let mend =
+                format!("write the whole path, at most {SOCKET_PATH_MAX} bytes: `unix:/run/sluicegate.sock`");
+            return Err(Fault::new(what, mend));
+        }
+        Ok(DoorAddress::Unix(path.into()))
+    }
+}
+
+impl fmt::Display for DoorAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DoorAddress::Tcp(address) => address.fmt(f),
+            DoorAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
     }
 }
 

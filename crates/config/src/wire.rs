@@ -11,7 +11,9 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::redis::RedisUrl;
 use crate::routes::Pattern;
-use crate::values::{AmountText, HeaderName, Listen, Name, Percent, PodUrl, Rate, Size, Span, Token};
+use crate::values::{
+    AmountText, DoorAddress, HeaderName, Listen, Name, Percent, PodUrl, Rate, Size, Span, Token,
+};
 
 /// Configuration of Sluicegate. `"${VAR}"` and `"${VAR:-default}"` come from the environment.
 #[derive(Deserialize, JsonSchema, Clone, Debug)]
@@ -494,12 +496,40 @@ pub(crate) struct Retry {
 #[derive(Deserialize, JsonSchema, Clone, Debug)]
 #[serde(deny_unknown_fields, expecting = "`{http: \"127.0.0.1:8090\"}`")]
 pub(crate) struct Decisions {
-    /// Where leases are asked for over HTTP.
-    pub(crate) http: Option<Listen>,
+    /// Where leases are asked for over HTTP: an address and a port, or `unix:` and a socket's path.
+    pub(crate) http: Option<DoorAddress>,
     /// Where Envoy asks (`ext_proc`, gRPC).
     pub(crate) ext_proc: Option<Listen>,
-    /// What callers must show; needed on any address but loopback.
+    /// What to do with an Envoy that seems to end its streams at once, so that no unit is held.
+    pub(crate) early_end: Option<EarlyEnd>,
+    /// What callers must show; it, or `tls`, is needed on any address but loopback.
     pub(crate) token: Option<Token>,
+    /// Mutual TLS: callers show a certificate.
+    pub(crate) tls: Option<DecisionsTls>,
+}
+
+/// Certificates of the decision service, as PEM files.
+#[derive(Deserialize, JsonSchema, Clone, Debug)]
+#[serde(deny_unknown_fields, expecting = "`{cert: FILE, key: FILE, client_ca: FILE}`")]
+pub(crate) struct DecisionsTls {
+    /// The service's certificate, with those between it and its authority.
+    pub(crate) cert: PathBuf,
+    /// Its private key.
+    pub(crate) key: PathBuf,
+    /// The authorities of callers: one without a certificate of theirs is not heard.
+    pub(crate) client_ca: PathBuf,
+}
+
+/// What to do with an Envoy that seems to end its streams at once.
+#[derive(Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum EarlyEnd {
+    /// Say so in the log and the metrics, and go on.
+    #[default]
+    Warn,
+    /// Answer its requests 503, but for a few that show whether it was mended. Needs `allow_mode_override` in its filter, which
+    /// alone makes it certain.
+    Refuse,
 }
 
 /// Metrics, health and live changes.

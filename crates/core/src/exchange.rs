@@ -94,6 +94,8 @@ pub enum Change {
     /// A holding ended. If it did not complete, a `Try` of the same ask and a `Tick` follow: waiters are looked at
     /// after it has asked again.
     Return(Holding, Ending),
+    /// The request of a holding runs on this pod, not on the one chosen: its units are moved there, without a check.
+    Move(Holding, PodId),
     /// A pod said how many units are in use on it, all callers together.
     InUse(PodId, Units),
     /// A pod's health changed.

@@ -454,16 +454,6 @@ impl Gate {
         true
     }
 
-    /// A lease that was granted and never used comes back: no completion, and a trickle lease's tokens
-    /// return too. False if it had ended before.
-    pub fn unused(&mut self, now: Micros, lease: LeaseId, out: &mut Vec<Output>) -> bool {
-        let now = self.pass(now, out);
-        let Some(Lease { holding, .. }) = self.leases.remove(lease.0) else { return false };
-        self.ledger.exchange(now, Change::Return(holding, Ending::NeverStarted), &mut self.grants);
-        self.hand_over(now, out);
-        true
-    }
-
     /// The pod never ended the request and its time is over: its units are written off, which is counted.
     /// False if the lease had ended before.
     pub fn write_off(&mut self, now: Micros, lease: LeaseId, out: &mut Vec<Output>) -> bool {

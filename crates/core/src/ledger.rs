@@ -128,6 +128,12 @@ impl Ledger {
                 self.take_back(now, &holding, ending, grants);
                 Reply::Done
             }
+            Change::Move(holding, pod) => {
+                self.pods.give_back(now, holding.pod, holding.weight, false);
+                self.pods.take(pod, holding.weight);
+                self.dispatch(now, grants);
+                Reply::Done
+            }
             Change::InUse(pod, units) => {
                 self.pods.report(now, pod, units);
                 self.book.outside = self.pods.outside();

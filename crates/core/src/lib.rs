@@ -24,6 +24,7 @@ mod pods;
 pub mod policy;
 mod rank;
 pub mod refusal;
+mod relocate;
 mod requeue;
 pub mod shared;
 mod slab;

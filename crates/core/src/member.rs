@@ -24,6 +24,7 @@
 mod basis;
 mod credit;
 mod due;
+mod moved;
 mod outlook;
 mod surface;
 mod terms;

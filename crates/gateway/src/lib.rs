@@ -31,6 +31,7 @@ mod tunnel;
 mod upload;
 mod upstream;
 
+pub use admin::pods::pod_call;
 pub use admin::{Admin, Control, ControlError, PatchAnswer, Registration};
 pub use live::Live;
 pub use server::{DrainReport, Gateway};

@@ -58,6 +58,20 @@ impl Engine {
         either!(self, core => core.write_off(now, lease, out))
     }
 
+    pub(crate) fn relocate(
+        &mut self,
+        now: Micros,
+        lease: LeaseId,
+        pod: PodId,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        either!(self, core => core.relocate(now, lease, pod, out))
+    }
+
+    pub(crate) fn turned_away(&mut self, now: Micros, lease: LeaseId, out: &mut Vec<Output>) -> bool {
+        either!(self, core => core.turned_away(now, lease, out))
+    }
+
     pub(crate) fn retry(
         &mut self,
         now: Micros,

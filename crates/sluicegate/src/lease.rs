@@ -71,6 +71,25 @@ impl Lease {
         handle.retry(self.granted.lease, self.api, ending)
     }
 
+    /// The request runs on `pod`, whatever pod was chosen: for doors whose proxy has the last word. The units are moved
+    /// there by fact, so that pod may hold more than its capacity; nothing is admitted there until enough completes.
+    /// False, with nothing changed, if the gate never had such a pod.
+    pub fn move_to(&mut self, pod: PodId) -> bool {
+        let handle = self.handle.as_ref().expect("only the consuming methods take it");
+        let moved = handle.step(|core, now, out| core.relocate(now, self.granted.lease, pod, out));
+        if moved {
+            self.granted.pod = pod;
+        }
+        moved
+    }
+
+    /// The pod's own lock refused the request, and its client has the answer already: as [`Lease::refused_by_pod`], but
+    /// the request does not go back to the queue.
+    pub fn turned_away(mut self) {
+        let handle = self.handle.take().expect("only the consuming methods take it");
+        handle.step(|core, now, out| core.turned_away(now, self.granted.lease, out));
+    }
+
     /// The pod never ended the request and its time is over: its units are free again, and counted as
     /// abandoned.
     pub fn write_off(mut self) {

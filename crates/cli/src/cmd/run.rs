@@ -12,6 +12,9 @@ use super::{Failure, Outcome, load};
 use crate::args;
 use crate::pool::{self, Pool};
 
+mod decisions;
+mod envoy;
+
 /// Longest time to tell the ledger that this gate goes.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
 
@@ -21,6 +24,7 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
     if !missing.is_empty() {
         return Err(Failure(format!("{}: {}", args.config.display(), missing.join("\n"))));
     }
+    let door = decisions::bind(&config)?;
     let pool = Pool::new(&config).map_err(Failure)?;
     look_at_ledger(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -43,6 +47,8 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
         }
         None => None,
     };
+    let decisions = door.map(|door| decisions::start(door, &config, &pool)).transpose()?;
+    let envoy = envoy::start(&config, &pool)?;
     if let Some(gateway) = &gateway {
         tracing::info!(listen = %gateway.local_addr(), pool = config.pool, "gateway listening");
     }
@@ -59,18 +65,27 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
         until_told_to_stop().await
     })?;
     pool.drain();
-    let code = gateway.map_or(ExitCode::SUCCESS, |gateway| drain(gateway, args.drain));
+    tracing::info!("draining: no new connections and leases, waiting for what is in flight");
+    // All at once: one limit for the process.
+    let longest = args.drain;
+    let decisions = decisions.map(|decisions| std::thread::spawn(move || decisions.drain(longest)));
+    let envoy = envoy.map(|envoy| std::thread::spawn(move || envoy.drain(longest)));
+    let gateway = gateway.map_or(0, |gateway| drain(gateway, longest));
+    // Kept until the ledger knows that this gate goes: their requests still run.
+    let envoy = envoy.and_then(envoy::drained);
+    let cut = gateway + decisions.map_or(0, decisions::drained) + envoy.as_ref().map_or(0, |left| left.cut);
+    let code = if cut == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if !pool.gate.leave(LEAVE_MAX) {
         tracing::warn!("the ledger was not told that this gate goes; its credit comes back after the ttl");
     }
     Ok(code)
 }
 
-fn drain(gateway: Gateway, longest: Duration) -> ExitCode {
-    tracing::info!("draining: no new connections, waiting for the requests in flight");
+/// Requests that were cut.
+fn drain(gateway: Gateway, longest: Duration) -> usize {
     let report = gateway.drain(longest);
     tracing::info!(cut = report.cut, took_ms = report.took.as_millis() as u64, "drained");
-    if report.cut == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    report.cut
 }
 
 /// Warns of a Redis that is not fit for a ledger. Beside, because one that does not answer takes its time.

@@ -67,11 +67,11 @@ fn a_missing_file_and_a_wrong_command_line_are_told_apart() {
 #[test]
 fn what_this_version_cannot_do_is_refused_and_named() {
     let pods = "pool: shop\npods:\n  - {name: a, url: \"http://127.0.0.1:9001\", capacity: 4}\n";
-    let folder = Folder::new(&format!("{pods}decisions: {{http: \"127.0.0.1:8090\"}}\n"));
+    let folder = Folder::new(&format!("{pods}decisions: {{ext_proc: \"127.0.0.1:8091\"}}\n"));
     for command in ["check", "run"] {
         let said = say(&[command, "-c", &folder.config()]);
         assert_eq!(said.code, 1);
-        assert!(said.err.contains("decisions"), "{}", said.err);
+        assert!(said.err.contains("decisions.ext_proc"), "{}", said.err);
     }
 }
 

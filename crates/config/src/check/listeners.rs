@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use super::{Check, at};
-use crate::config::{AdminSettings, DecisionSettings, GatewaySettings, PodSettings};
+use crate::config::{AdminSettings, DecisionSettings, DecisionTls, GatewaySettings, PodSettings};
 use crate::problem::{nearest, quoted};
 use crate::tree::Step;
-use crate::values::{Listen, Token};
+use crate::values::DoorAddress;
 use crate::wire;
 
 /// Default of `gateway.retry.attempts`.
@@ -48,14 +48,18 @@ impl Check<'_> {
     }
 
     pub(super) fn admin(&mut self, admin: &wire::Admin) -> AdminSettings {
-        self.guarded(at!["admin", "listen"], Some(admin.listen), admin.token.as_ref());
+        self.guarded(at!["admin", "listen"], Some(admin.listen.0), admin.token.is_some());
         AdminSettings { listen: admin.listen.0, token: admin.token.as_ref().map(|token| token.0.clone()) }
     }
 
     pub(super) fn decisions(&mut self, decisions: &wire::Decisions) -> DecisionSettings {
         let token = decisions.token.as_ref();
-        self.guarded(at!["decisions", "http"], decisions.http, token);
-        self.guarded(at!["decisions", "ext_proc"], decisions.ext_proc, token);
+        let guarded = token.is_some() || decisions.tls.is_some();
+        let http = decisions.http.as_ref().and_then(tcp);
+        self.guarded(at!["decisions", "http"], http, guarded);
+        // There `tls` does not speak: only a token guards it.
+        let ext_proc = decisions.ext_proc.map(|listen| listen.0);
+        self.guarded(at!["decisions", "ext_proc"], ext_proc, token.is_some());
         let section = self.root.get("decisions");
         let silent = section.is_some_and(|section| section.lost("http") || section.lost("ext_proc"));
         if decisions.http.is_none() && decisions.ext_proc.is_none() && !silent {
@@ -63,21 +67,28 @@ impl Check<'_> {
             self.problem(at!["decisions"], "neither `http` nor `ext_proc`: nothing listens", mend);
         }
         DecisionSettings {
-            http: decisions.http.map(|listen| listen.0),
+            http: decisions.http.clone(),
             ext_proc: decisions.ext_proc.map(|listen| listen.0),
+            early_end: decisions.early_end.unwrap_or_default(),
             token: token.map(|token| token.0.clone()),
+            tls: decisions.tls.as_ref().map(|tls| DecisionTls {
+                cert: tls.cert.clone(),
+                key: tls.key.clone(),
+                client_ca: tls.client_ca.clone(),
+            }),
         }
     }
 
     /// Who can reach these listeners can take the pool's units or change its rules.
-    fn guarded(&mut self, path: &[Step<'_>], listen: Option<Listen>, token: Option<&Token>) {
-        let Some(Listen(address)) = listen else { return };
+    fn guarded(&mut self, path: &[Step<'_>], listen: Option<SocketAddr>, guarded: bool) {
+        let Some(address) = listen else { return };
         let section = path.first().map_or("", |step| match step {
             Step::Key(key) => key,
             Step::Index(_) => "",
         });
-        let silent = self.root.get(section).is_some_and(|section| section.lost("token"));
-        if token.is_none() && !address.ip().is_loopback() && !silent {
+        let lost = |section: &crate::tree::Node| section.lost("token") || section.lost("tls");
+        let silent = self.root.get(section).is_some_and(lost);
+        if !guarded && !address.ip().is_loopback() && !silent {
             let what = format!("{address} can be reached from other machines, and there is no `token`");
             let mend = format!(
                 "add `token: \"${{SLUICEGATE_TOKEN}}\"`, or listen on `127.0.0.1:{}`",
@@ -90,22 +101,31 @@ impl Check<'_> {
     pub(super) fn listeners(&mut self, file: &wire::File) {
         let decisions = file.decisions.as_ref();
         let all = [
-            (["gateway", "listen"], file.gateway.as_ref().map(|gateway| gateway.listen)),
-            (["decisions", "http"], decisions.and_then(|decisions| decisions.http)),
-            (["decisions", "ext_proc"], decisions.and_then(|decisions| decisions.ext_proc)),
-            (["admin", "listen"], file.admin.as_ref().map(|admin| admin.listen)),
+            (["gateway", "listen"], file.gateway.as_ref().map(|gateway| gateway.listen.0)),
+            (["decisions", "http"], decisions.and_then(|decisions| tcp(decisions.http.as_ref()?))),
+            (["decisions", "ext_proc"], decisions.and_then(|decisions| Some(decisions.ext_proc?.0))),
+            (["admin", "listen"], file.admin.as_ref().map(|admin| admin.listen.0)),
         ];
-        let all: Vec<_> = all.into_iter().filter_map(|(path, listen)| Some((path, listen?.0))).collect();
+        let socket =
+            decisions.and_then(|decisions| decisions.http.as_ref()).is_some_and(|at| tcp(at).is_none());
+        let all: Vec<_> = all.into_iter().filter_map(|(path, listen)| Some((path, listen?))).collect();
         for (index, (path, address)) in all.iter().enumerate() {
             if let Some((other, _)) = all[..index].iter().find(|(_, earlier)| collide(*earlier, *address)) {
                 let what = format!("{address} is taken by `{}.{}`", other[0], other[1]);
                 self.problem(at![path[0], path[1]], what, "give each listener its own port");
             }
         }
-        if all.is_empty() {
+        if all.is_empty() && !socket {
             let what = "no role: `run` would have nothing to do";
             self.warning(&[], what, "add `gateway: {listen: \"127.0.0.1:8080\"}`");
         }
+    }
+}
+
+fn tcp(listen: &DoorAddress) -> Option<SocketAddr> {
+    match listen {
+        DoorAddress::Tcp(address) => Some(*address),
+        DoorAddress::Unix(_) => None,
     }
 }
 

@@ -128,7 +128,7 @@ impl Member {
         self.gate.ledger.pods.lend(pod, busy.max(self.allotted(pod)));
     }
 
-    fn allotted(&self, pod: PodId) -> Units {
+    pub(super) fn allotted(&self, pod: PodId) -> Units {
         let capacity = self.gate.ledger.pods.get(pod).map_or(0, |pod| pod.rule.capacity);
         match self.loss.basis {
             Basis::Ledger => 0,
@@ -158,7 +158,7 @@ impl Member {
         }
     }
 
-    /// In `shadow` and `off` leases may hold more of a pod than was lent: then that much is lent.
+    /// In `shadow` and `off`, and after a move, leases may hold more of a pod than was lent: then that much is lent.
     pub(super) fn cover(&mut self, pod: PodId) {
         let busy = self.gate.ledger.pods.busy(pod);
         if busy > self.lent(pod) {

@@ -120,6 +120,29 @@ impl Judge {
         self.answer(wish, answer, &before);
     }
 
+    /// A live lease turned out to be on another pod: a fact, which no condition can refuse.
+    pub(crate) fn relocate(&mut self, index: usize, pod: usize) {
+        let lease = self.books.live[index].lease;
+        self.books.live[index].pod = pod;
+        assert!(self.gate.relocate(self.now(), lease, PodId(pod as u32), &mut self.out));
+        self.outputs();
+        self.rest();
+    }
+
+    /// A live lease that never ran comes back, and does not ask again.
+    pub(crate) fn unused(&mut self, index: usize, refused_by_pod: bool) {
+        let live = self.books.undo(index, refused_by_pod);
+        let now = self.now();
+        let ended = match refused_by_pod {
+            true => self.gate.turned_away(now, live.lease, &mut self.out),
+            false => self.gate.unused(now, live.lease, &mut self.out),
+        };
+        assert!(ended, "a live lease ends");
+        self.end(live.lease);
+        self.outputs();
+        self.rest();
+    }
+
     pub(crate) fn cancel(&mut self, index: usize) {
         let (ticket, _) = self.books.waiting.remove(index);
         self.cancelled += 1;
@@ -177,6 +200,7 @@ impl Judge {
         if let Some(lease) = self.ended.get(which % self.ended.len().max(1)).copied() {
             assert!(!self.gate.release(now, lease, &mut self.out), "released twice");
             assert!(!self.gate.write_off(now, lease, &mut self.out), "written off after its end");
+            assert!(!self.gate.relocate(now, lease, PodId(0), &mut self.out), "moved after its end");
             assert!(self.gate.retry(now, lease, Ending::PodRefused, &mut self.out).is_none());
         }
         let gone = self.answered.iter().nth(which % self.answered.len().max(1)).copied();

@@ -20,6 +20,8 @@ enum Step {
     Cancel(usize),
     PodRefused(usize),
     NeverStarted(usize),
+    Unused(usize, bool),
+    Relocate(usize, usize),
     Advance(u64),
     Ready(usize, bool),
     Report(usize, u32),
@@ -51,6 +53,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..64usize).prop_map(Step::Cancel),
         3 => (0..64usize).prop_map(Step::PodRefused),
         2 => (0..64usize).prop_map(Step::NeverStarted),
+        2 => (0..64usize, any::<bool>()).prop_map(|(at, refused)| Step::Unused(at, refused)),
+        2 => (0..64usize, 0..4usize).prop_map(|(at, pod)| Step::Relocate(at, pod)),
         12 => prop_oneof![0..50_000u64, 0..1_500_000u64].prop_map(Step::Advance),
         3 => (0..4usize, any::<bool>()).prop_map(|(pod, ready)| Step::Ready(pod, ready)),
         2 => (0..4usize, 0..14u32).prop_map(|(pod, units)| Step::Report(pod, units)),
@@ -162,6 +166,8 @@ fn run(first: &Policy, steps: &[Step]) -> String {
             Step::NeverStarted(at) if !judge.books.live.is_empty() => {
                 judge.retry(at % live, Ending::NeverStarted);
             }
+            Step::Unused(at, refused) if !judge.books.live.is_empty() => judge.unused(at % live, *refused),
+            Step::Relocate(at, pod) if !judge.books.live.is_empty() => judge.relocate(at % live, pod % pods),
             Step::Cancel(at) if !judge.books.waiting.is_empty() => judge.cancel(at % waiting),
             Step::Advance(by_us) => judge.advance(*by_us),
             Step::Ready(pod, ready) => judge.set_ready(pod % pods, *ready),
@@ -177,6 +183,8 @@ fn run(first: &Policy, steps: &[Step]) -> String {
             | Step::WriteOff(_)
             | Step::PodRefused(_)
             | Step::NeverStarted(_)
+            | Step::Unused(..)
+            | Step::Relocate(..)
             | Step::Cancel(_) => {}
         }
     }

@@ -19,12 +19,13 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(super) const SECOND: f64 = 1e6;
 
 /// The text of `/metrics` now.
-pub(crate) fn text(gate: &Gate) -> String {
+pub(crate) fn text(gate: &Gate, counts: Vec<(&'static str, &'static str, u64)>) -> String {
     let mut registry = Registry::default();
     let ledger = gate.ledger();
     let differing = state::differing(&gate.gates(), &ledger).len() as u64;
     registry.register_collector(Box::new(OneMoment(gate.snapshot())));
     registry.register_collector(Box::new(OfLedger { ledger, differing }));
+    registry.register_collector(Box::new(OfDoors(counts)));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("a String takes everything");
     text
@@ -61,12 +62,24 @@ impl Collector for OneMoment {
         counter(
             encoder.encode_descriptor(
                 "sluicegate_units_abandoned",
-                "Units given back although the pod had not ended: it had twice its max_hold.",
+                "Units given back although the pod had not ended: it had twice its max_hold, or its lease was not renewed.",
                 None,
                 MetricType::Counter,
             )?,
             now.abandoned_units,
         )
+    }
+}
+
+/// Counts of doors beside the gateway.
+#[derive(Debug)]
+struct OfDoors(Vec<(&'static str, &'static str, u64)>);
+
+impl Collector for OfDoors {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, help, count)| {
+            counter(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, *count)
+        })
     }
 }
 

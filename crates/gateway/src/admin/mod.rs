@@ -4,7 +4,7 @@ mod dashboard;
 mod events;
 mod ledger_metrics;
 mod metrics;
-mod pods;
+pub(crate) mod pods;
 mod state;
 
 use std::io;
@@ -51,6 +51,11 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// The pods of this pool do not register, or the others cannot be told.
     fn deregister(&self, name: &str) -> Result<(), ControlError>;
+
+    /// What other doors of the process count, for `/metrics`: name (without `_total`), help, value.
+    fn counts(&self) -> Vec<(&'static str, &'static str, u64)> {
+        Vec::new()
+    }
 
     /// Whether this process should get traffic: configuration loaded, listeners up, not draining.
     /// Never the ledger's state.
@@ -208,7 +213,7 @@ fn router(shared: Arc<Shared>) -> axum::Router {
         .route("/v1/state", get(show_state))
         .route("/v1/events", get(events::listen))
         .route("/v1/config", axum::routing::patch(change_config))
-        .route("/v1/pods/{name}", axum::routing::put(pods::put).delete(pods::delete))
+        .route("/v1/pods/{name}", axum::routing::put(pods::call).delete(pods::call))
         .fallback(async |uri: Uri| problem(StatusCode::NOT_FOUND, &format!("there is no {}", uri.path())))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             let detail = format!("{} does not take {method}", uri.path());
@@ -255,7 +260,8 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn show_metrics(State(shared): State<Arc<Shared>>) -> Response {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&shared.gate)).into_response()
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&shared.gate, shared.control.counts()))
+        .into_response()
 }
 
 async fn show_state(State(shared): State<Arc<Shared>>) -> Response {
@@ -265,11 +271,15 @@ async fn show_state(State(shared): State<Arc<Shared>>) -> Response {
 async fn change_config(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let patch: Value = match json_of(&headers, &body, &["application/merge-patch+json", "application/json"]) {
         Ok(patch) => patch,
-        Err(response) => return *response,
+        Err(response) => return response.map(Body::from),
     };
     match beside(&shared, move |control| control.patch(patch)).await {
-        Ok(answer) => Json(answer).into_response(),
-        Err(error) => refused(&error, "the patched configuration would not be valid; nothing was changed"),
+        Ok(Ok(answer)) => Json(answer).into_response(),
+        Ok(Err(error)) => {
+            refused(&error, "the patched configuration would not be valid; nothing was changed")
+                .map(Body::from)
+        }
+        Err(response) => response,
     }
 }
 
@@ -278,30 +288,30 @@ fn json_of<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: &Bytes,
     kinds: &[&str],
-) -> Result<T, Box<Response>> {
+) -> Result<T, Box<http::Response<Bytes>>> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if !kinds.contains(&kind.as_str()) {
         let detail = format!("`{kind}` is not understood; send {}", kinds.join(" or "));
-        return Err(Box::new(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, &detail)));
+        return Err(Box::new(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, &detail)));
     }
     serde_json::from_slice(body).map_err(|error| {
         let what = if error.is_data() { "the body is not as it should be" } else { "the body is no JSON" };
-        Box::new(problem(StatusCode::BAD_REQUEST, &format!("{what}: {error}")))
+        Box::new(plain(StatusCode::BAD_REQUEST, &format!("{what}: {error}")))
     })
 }
 
 /// Runs what may block where it holds up nobody.
 async fn beside<T: Send + 'static>(
     shared: &Arc<Shared>,
-    work: impl FnOnce(&dyn Control) -> Result<T, ControlError> + Send + 'static,
-) -> Result<T, ControlError> {
+    work: impl FnOnce(&dyn Control) -> T + Send + 'static,
+) -> Result<T, Response> {
     let control = Arc::clone(&shared.control);
     let done = tokio::task::spawn_blocking(move || work(control.as_ref())).await;
-    done.unwrap_or_else(|error| Err(ControlError::Unavailable(error.to_string())))
+    done.map_err(|error| problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()))
 }
 
-fn refused(error: &ControlError, invalid: &str) -> Response {
+fn refused(error: &ControlError, invalid: &str) -> http::Response<Bytes> {
     match error {
         ControlError::Invalid(problems) => {
             let mut document = document(StatusCode::UNPROCESSABLE_ENTITY, invalid);
@@ -309,9 +319,9 @@ fn refused(error: &ControlError, invalid: &str) -> Response {
                 problems.0.iter().map(|one| json!({"what": one.what, "mend": one.mend})).collect();
             answer(StatusCode::UNPROCESSABLE_ENTITY, &document)
         }
-        ControlError::Conflict(why) => problem(StatusCode::CONFLICT, why),
+        ControlError::Conflict(why) => plain(StatusCode::CONFLICT, why),
         ControlError::Unavailable(why) => {
-            let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, why);
+            let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, why);
             response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
             response
         }
@@ -319,6 +329,11 @@ fn refused(error: &ControlError, invalid: &str) -> Response {
 }
 
 fn problem(status: StatusCode, detail: &str) -> Response {
+    plain(status, detail).map(Body::from)
+}
+
+/// As [`problem`], for answers that other listeners give as well.
+fn plain(status: StatusCode, detail: &str) -> http::Response<Bytes> {
     answer(status, &document(status, detail))
 }
 
@@ -331,7 +346,10 @@ fn document(status: StatusCode, detail: &str) -> Value {
     })
 }
 
-fn answer(status: StatusCode, document: &Value) -> Response {
-    let body = Body::from(document.to_string());
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+fn answer(status: StatusCode, document: &Value) -> http::Response<Bytes> {
+    let mut response = http::Response::new(Bytes::from(document.to_string()));
+    *response.status_mut() = status;
+    let kind = header::HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
 }

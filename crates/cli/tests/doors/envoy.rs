@@ -1,0 +1,63 @@
+//! The real Envoy, set up as `examples/envoy/envoy.yaml` says.
+
+use std::path::{Path, PathBuf};
+
+use sluicegate_testkit::ports::{free_port, loopback};
+use sluicegate_testkit::process::Process;
+
+use crate::ground::{Asks, Door, Ground, SOON};
+use crate::matrix;
+
+/// Where `scripts/install-parts` puts it.
+pub(crate) fn binary() -> PathBuf {
+    let cache = std::env::var_os("SLUICEGATE_PARTS").map(PathBuf::from).or_else(|| {
+        let of_user = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = of_user.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?;
+        Some(cache.join("sluicegate-parts"))
+    });
+    let path = cache.expect("HOME is set").join("envoy-1.40.0/envoy");
+    assert!(path.exists(), "there is no Envoy at {}: run scripts/install-parts", path.display());
+    path
+}
+
+/// The example's text. Each change is a piece of it and what stands in its place.
+pub(crate) fn example(changes: &[(&str, &str)]) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/envoy/envoy.yaml");
+    let mut text = std::fs::read_to_string(path).unwrap();
+    for (from, to) in changes {
+        assert!(text.contains(from), "the example has no `{from}`");
+        text = text.replace(from, to);
+    }
+    text
+}
+
+/// Starts Envoy on a configuration with the example's ports.
+pub(crate) async fn start(ground: &Ground, text: &str) -> Door {
+    let (listen, admin) = (loopback(free_port()), loopback(free_port()));
+    let mut text = text.to_owned();
+    let ports = [
+        (8080, listen.port()),
+        (9901, admin.port()),
+        (8091, ground.decisions.port()),
+        (9001, ground.pods[0].addr().port()),
+        (9002, ground.pods[1].addr().port()),
+    ];
+    for (from, to) in ports {
+        text = text.replace(&format!("port_value: {from}}}"), &format!("port_value: {to}}}"));
+    }
+    let config = ground.dir().join(format!("envoy-{}.yaml", listen.port()));
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let args = ["-c", config, "--concurrency", "2", "-l", "warning", "--use-dynamic-base-id"];
+    let mut process = Process::start(binary(), &args);
+    process.http(admin, "/ready", SOON).await;
+    Door { listen, admin: Some(admin), processes: vec![process] }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envoy_takes_and_gives_back_exactly_once() {
+    // What the matrix needs beside the example: a time-out for requests that a pod never answers.
+    let late = "routes:\n              - match: {safe_regex: {regex: \"/w/[0-9]+/late\"}}\n                route: {cluster: pods, timeout: 1s}";
+    let text = example(&[("routes:", late)]);
+    matrix::run("Envoy", Asks::ExtProc, async |ground| start(ground, &text).await).await;
+}
