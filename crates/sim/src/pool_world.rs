@@ -3,17 +3,19 @@
 //! The gates are the core's [`Member`]s and the ledger its [`Keeper`]. The judge knows neither: it counts starts and
 //! ends where requests run.
 
+mod judge;
 mod outcome;
+mod strike;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use fastrand::Rng;
 use sluicegate_core::gate::{Answer, Ask, Granted, Output};
-use sluicegate_core::ids::{ApiId, LeaseId, PodId, Ticket};
+use sluicegate_core::ids::{ApiId, LeaseId, Ticket};
 use sluicegate_core::keeper::{Keeper, KeeperCounts};
 use sluicegate_core::member::Member;
-use sluicegate_core::policy::{ApiPolicy, Policy, PolicyError, Units};
+use sluicegate_core::policy::{Policy, PolicyError, Units};
 use sluicegate_core::refusal::Reason;
 use sluicegate_core::shared::{GateId, Push, Reply, Report, Rules, Timing};
 use sluicegate_core::time::Micros;
@@ -22,7 +24,6 @@ use crate::faults::Fault;
 use crate::load::{Arrival, Load};
 use crate::network::Network;
 pub use outcome::Outcome;
-use outcome::join;
 
 /// A run, wholly described.
 #[derive(Clone, Debug)]
@@ -469,23 +470,6 @@ impl PoolWorld {
         self.put(self.now + hold_us, end);
     }
 
-    /// Conditions 2 and 3 of the model for what is in use, after a start of `api`. Credit counts as admitted when it was
-    /// lent, so a protected api may have entered the reserve between the two; what may never be is that unprotected
-    /// apis use the reserve or that a guarantee finds no room.
-    fn is_lawful(&self, api: usize) -> bool {
-        let Policy { pods, apis, admission } = &self.setup.policy;
-        let capacity: Units = pods.iter().map(|pod| pod.capacity).sum();
-        let capacity = admission.capacity.map_or(capacity, |cap| cap.floor_of(capacity)).min(capacity);
-        let rules = || apis.iter().zip(&self.of_api);
-        let min = |rule: &ApiPolicy| u64::from(rule.min.ceil_of(capacity));
-        let unfilled: u64 = rules().map(|(rule, used)| min(rule).saturating_sub(*used)).sum();
-        let room = self.of_api.iter().sum::<u64>() + unfilled <= u64::from(capacity);
-        let ordinary: u64 = rules().map(|(rule, used)| if rule.protected { min(rule) } else { *used }).sum();
-        let reserved = ordinary + u64::from(admission.reserve.ceil_of(capacity)) <= u64::from(capacity);
-        let below = apis[api].max.is_none_or(|max| self.of_api[api] <= u64::from(max.floor_of(capacity)));
-        below && room && (reserved || apis[api].protected)
-    }
-
     fn note_patient(&mut self, index: usize, served: bool) {
         if self.patient == Some(index) {
             self.outcome.patient = Some(served);
@@ -496,114 +480,6 @@ impl PoolWorld {
         self.note_patient(index, false);
         self.outcome.refused += 1;
         self.outcome.by_api[arrival.api].1 += 1;
-    }
-
-    fn note_room(&mut self) {
-        let pods = self.setup.policy.pods.iter().zip(&self.on_pod);
-        let most = pods.map(|(pod, used)| u64::from(pod.capacity).saturating_sub(*used)).max().unwrap_or(0);
-        for (weight, since) in &mut self.room_since {
-            if u64::from(*weight) > most {
-                *since = None;
-            } else if since.is_none() {
-                *since = Some(self.now);
-            }
-        }
-    }
-
-    fn strike(&mut self, fault: Fault) {
-        *self.outcome.faults.entry(fault.name()).or_default() += 1;
-        match fault {
-            Fault::Kill { gate, back_us } => {
-                if self.gates[gate].alive {
-                    self.outcome.lost += self.gates[gate].waiting.len() as u64;
-                    self.gates[gate].alive = false;
-                    self.put(self.now + back_us, Event::Begin(gate));
-                }
-            }
-            Fault::Pause { gate, for_us } => {
-                let until = self.now + for_us;
-                self.gates[gate].paused_until = self.gates[gate].paused_until.max(until);
-                self.put(until, Event::Continue(gate));
-            }
-            Fault::Cut { gate, for_us } => {
-                self.gates[gate].cut_until = self.gates[gate].cut_until.max(self.now + for_us);
-            }
-            Fault::Down { for_us } => self.down_until = self.down_until.max(self.now + for_us),
-            Fault::Restart => {
-                self.forget();
-                self.other_server();
-            }
-            Fault::Flush => self.forget(),
-            Fault::Rollback => {
-                self.before = self.spent();
-                self.keeper = self.earlier.clone();
-                self.before = join(self.before, self.keeper.counts(), u64::wrapping_sub);
-                self.other_server();
-            }
-            Fault::Clock { by_us } => self.clock_off += by_us,
-        }
-    }
-
-    /// Work of the ledger in all its lives.
-    fn spent(&self) -> KeeperCounts {
-        let (before, now) = (self.before, self.keeper.counts());
-        join(before, now, u64::wrapping_add)
-    }
-
-    fn forget(&mut self) {
-        self.before = self.spent();
-        self.keeper = Keeper::new(self.setup.rules);
-        self.earlier = self.keeper.clone();
-    }
-
-    fn other_server(&mut self) {
-        self.server += 1;
-        self.link += 1;
-        for gate in 0..self.gates.len() {
-            self.gates[gate].link = 0;
-            let after = self.random.u64(500..50_000);
-            self.put(self.now + after, Event::Connect(gate));
-        }
-    }
-
-    fn connect(&mut self, gate: usize) {
-        if !self.gates[gate].alive {
-            return;
-        }
-        if self.now < self.gates[gate].paused_until {
-            // Its process makes the connection when it goes on.
-            self.put(self.gates[gate].paused_until + 1, Event::Connect(gate));
-            return;
-        }
-        self.gates[gate].link = self.link;
-        self.gates[gate].member.connected(self.server);
-        self.after(gate);
-    }
-
-    /// Nothing runs any more: all units must be free, or credit of a gate that is alive.
-    fn judge_quiet(&mut self) {
-        for gate in self.gates.iter().filter(|gate| gate.alive) {
-            self.outcome.forgotten += gate.waiting.len() as u64;
-            let counts = gate.member.counts();
-            let sum = &mut self.outcome.gates;
-            sum.reports += counts.reports;
-            sum.retries += counts.retries;
-            sum.lapses += counts.lapses;
-            sum.resyncs += counts.resyncs;
-            sum.gaps += counts.gaps;
-            sum.unusable += counts.unusable;
-            sum.foreign += counts.foreign;
-            sum.for_waiters += counts.for_waiters;
-            sum.for_credit += counts.for_credit;
-            sum.for_others += counts.for_others;
-        }
-        for (index, pod) in self.setup.policy.pods.iter().enumerate() {
-            let id = PodId(index as u32);
-            let alive = self.gates.iter().filter(|gate| gate.alive);
-            let lent: u64 = alive.map(|gate| u64::from(gate.member.lent(id))).sum();
-            let usable = u64::from(self.keeper.open(id)) + lent;
-            self.outcome.leaked += u64::from(pod.capacity).abs_diff(usable) + self.on_pod[index];
-        }
     }
 }
 
