@@ -60,6 +60,8 @@ enum Command {
     Quality,
     /// Memory of requests that wait.
     Waiting,
+    /// The ways to stand before a pool, side by side: balancers, proxies with limits, two Redis commands, Sluicegate.
+    Peers(kinds::peers::Choice),
     /// Ten times the load: what refusals cost, what the admitted feel, how soon it is over.
     Overload,
     /// The first second after a start.
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         Command::Modes => kinds::modes::run(settings),
         Command::Quality => kinds::quality::run(settings),
         Command::Waiting => kinds::waiting::run(settings),
+        Command::Peers(choice) => kinds::peers::run(settings, choice),
         Command::Overload => kinds::overload::run(settings),
         Command::Start => kinds::start::run(settings),
         Command::Ledger { quick } => kinds::ledger::run(settings, *quick),

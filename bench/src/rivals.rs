@@ -1,6 +1,7 @@
 //! The proxies beside which ours is measured, what stands behind all of them, and the closed-loop load.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn start(mut command: Command, folder: TempDir, addrs: Vec<SocketAddr>) -> Server {
+    /// Runs `command` in `folder` and waits until all of `addrs` answer.
+    pub(crate) fn start(mut command: Command, folder: TempDir, addrs: Vec<SocketAddr>) -> Server {
         command.current_dir(folder.path());
         let mut process = Process::spawn(command);
         for addr in &addrs {
@@ -41,7 +43,7 @@ pub(crate) fn tiny_pods() -> Outcome<Server> {
     let addrs: Vec<SocketAddr> = free_ports(PODS)?.into_iter().map(loopback).collect();
     let listen: String = addrs.iter().map(|addr| format!("listen {addr}; ")).collect();
     let server = format!("server {{ {listen} location / {{ default_type text/plain; return 200 ok; }} }}");
-    nginx_with(OTHER_CORE, &server, addrs)
+    Nginx { http: &server, ..Nginx::on(OTHER_CORE) }.start(addrs)
 }
 
 /// nginx as a proxy: one process, connections to the pods kept.
@@ -59,24 +61,53 @@ pub(crate) fn nginx(pods: &[SocketAddr]) -> Outcome<Server> {
          server {{ listen {listen}; location / {{ proxy_pass http://pods; proxy_http_version 1.1; \
          proxy_set_header Connection \"\"; }} }}"
     );
-    nginx_with(PROXY_CORE, &server, vec![listen])
+    Nginx { http: &server, ..Nginx::on(PROXY_CORE) }.start(vec![listen])
 }
 
-fn nginx_with(core: &str, http: &str, addrs: Vec<SocketAddr>) -> Outcome<Server> {
-    let folder = folder()?;
-    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|what| format!("{what}_temp_path {what}; "))
-        .concat();
-    let text = format!(
-        "daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log stderr crit; \
-         events {{ worker_connections 4096; }} \
-         http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; {temp} {http} }}"
-    );
-    let config = folder.path().join("nginx.conf");
-    std::fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
-    let mut command = pinned(core, "nginx");
-    command.arg("-p").arg(folder.path()).arg("-c").arg(&config).args(["-e", "stderr"]);
-    Ok(Server::start(command, folder, addrs))
+/// An nginx of one process, by its configuration.
+pub(crate) struct Nginx<'a> {
+    pub(crate) core: &'a str,
+    /// Directives before all blocks.
+    pub(crate) main: &'a str,
+    /// Directives of the block `http`.
+    pub(crate) http: &'a str,
+    /// Files beside the configuration: names and texts. `$prefix` is their folder.
+    pub(crate) files: &'a [(&'a str, &'a str)],
+}
+
+impl<'a> Nginx<'a> {
+    /// One that serves nothing yet.
+    pub(crate) fn on(core: &'a str) -> Nginx<'a> {
+        Nginx { core, main: "", http: "", files: &[] }
+    }
+
+    /// Starts it and waits for `addrs`.
+    ///
+    /// # Errors
+    /// No folder.
+    ///
+    /// # Panics
+    /// With its output, if it does not start.
+    pub(crate) fn start(&self, addrs: Vec<SocketAddr>) -> Outcome<Server> {
+        let folder = folder()?;
+        let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|what| format!("{what}_temp_path {what}; "))
+            .concat();
+        let text = format!(
+            "{} daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log stderr crit; \
+             events {{ worker_connections 8192; }} \
+             http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; {temp} {} }}",
+            self.main, self.http
+        );
+        let config = folder.path().join("nginx.conf");
+        for (name, text) in self.files.iter().copied().chain([("nginx.conf", text.as_str())]) {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        let mut command = pinned(self.core, "nginx");
+        command.arg("-p").arg(folder.path()).arg("-c").arg(&config).args(["-e", "stderr"]);
+        Ok(Server::start(command, folder, addrs))
+    }
 }
 
 /// HAProxy: one thread, round robin, connections to the pods kept and shared.
@@ -110,11 +141,18 @@ pub(crate) fn haproxy_refusing() -> Outcome<Server> {
 /// About as long as the body of our refusals.
 const REFUSAL_BYTES: usize = 250;
 
-fn haproxy_with(frontend: &str) -> Outcome<Server> {
+/// HAProxy of one thread whose only frontend goes on with `frontend`.
+///
+/// # Errors
+/// No folder or port.
+///
+/// # Panics
+/// With its output, if it does not start.
+pub(crate) fn haproxy_with(frontend: &str) -> Outcome<Server> {
     let folder = folder()?;
     let listen = loopback(free_ports(1)?[0]);
     let text = format!(
-        "global\n  nbthread 1\n  maxconn 4096\n\
+        "global\n  nbthread 1\n  maxconn 8192\n\
          defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  \
          option http-keep-alive\n  http-reuse always\n\
          frontend in\n  bind {listen}\n{frontend}"
@@ -126,12 +164,38 @@ fn haproxy_with(frontend: &str) -> Outcome<Server> {
     Ok(Server::start(command, folder, vec![listen]))
 }
 
+/// Envoy's binary: `SLUICEGATE_ENVOY`, or where `scripts/install-parts` puts it.
+///
+/// # Errors
+/// It is in neither place.
+pub(crate) fn envoy() -> Outcome<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let parts = folder("SLUICEGATE_PARTS").or_else(|| {
+        let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+        Some(cache?.join("sluicegate-parts"))
+    });
+    let path = folder("SLUICEGATE_ENVOY").or_else(|| Some(parts?.join(ENVOY)));
+    let missing = "Envoy is not there: scripts/install-parts, or name its binary in SLUICEGATE_ENVOY";
+    path.filter(|path| path.is_file()).ok_or_else(|| missing.to_owned())
+}
+
+/// Below the folder of parts; the version is that of `scripts/install-parts`.
+const ENVOY: &str = "envoy-1.40.0/envoy";
+
 /// Their versions, as they say themselves.
 pub(crate) fn versions() -> String {
     let haproxy = machine::said("haproxy", &["-v"]);
     let haproxy = haproxy.split_whitespace().nth(2).unwrap_or("?");
     let nginx = machine::said("dpkg-query", &["--show", "--showformat", "${Version}", "nginx"]);
     format!("HAProxy {haproxy}, nginx {}", nginx.split('-').next().unwrap_or("?"))
+}
+
+/// `Envoy 1.40.0`, as it says itself.
+pub(crate) fn envoy_version() -> String {
+    let said = envoy().ok().map(|path| machine::said(&path.to_string_lossy(), &["--version"]));
+    // `... version: HASH/1.40.0/Clean/RELEASE/BoringSSL`
+    let said = said.unwrap_or_default();
+    format!("Envoy {}", said.split('/').nth_back(3).unwrap_or("?"))
 }
 
 /// What a closed loop of 32 connections got done.

@@ -68,6 +68,17 @@ pub(crate) fn pinned(core: &str, program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// Confines a running process, with all its threads, to a core.
+///
+/// # Errors
+/// `taskset` is not there or fails.
+pub(crate) fn confine(pid: u32, core: &str) -> Outcome<()> {
+    let output = Command::new("taskset").args(["-apc", core, &pid.to_string()]).output();
+    let output = output.map_err(|error| format!("taskset: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    output.status.success().then_some(()).ok_or_else(|| format!("taskset: {said}"))
+}
+
 /// A port that was free a moment ago, for programs that cannot choose one themselves.
 ///
 /// # Errors
@@ -243,7 +254,7 @@ pub(crate) struct PodKind {
 
 /// Ten sample pods in a process of their own.
 pub(crate) struct Pods {
-    _process: Process,
+    process: Process,
     pub(crate) addrs: Vec<SocketAddr>,
 }
 
@@ -265,7 +276,15 @@ impl Pods {
         let addrs = process.line(SOON, |line| {
             line.strip_prefix("pods ")?.split(',').map(|addr| addr.parse().ok()).collect::<Option<Vec<_>>>()
         });
-        Ok(Pods { _process: process, addrs })
+        Ok(Pods { process, addrs })
+    }
+
+    /// Leaves them this core only.
+    ///
+    /// # Errors
+    /// As [`confine`].
+    pub(crate) fn confine(&self, core: &str) -> Outcome<()> {
+        confine(self.process.id(), core)
     }
 
     /// Sets all peaks to what is in use, and the counts to 0.

@@ -4,6 +4,7 @@ pub(crate) mod acquire;
 pub(crate) mod ledger;
 pub(crate) mod modes;
 pub(crate) mod overload;
+pub(crate) mod peers;
 pub(crate) mod proxy;
 pub(crate) mod quality;
 pub(crate) mod start;
