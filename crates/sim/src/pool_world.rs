@@ -5,12 +5,14 @@
 
 mod judge;
 mod outcome;
+mod states;
 mod strike;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use fastrand::Rng;
+use sluicegate_core::exchange::Entry;
 use sluicegate_core::gate::{Answer, Ask, Granted, Output};
 use sluicegate_core::ids::{ApiId, LeaseId, Ticket};
 use sluicegate_core::keeper::{Keeper, KeeperCounts};
@@ -24,6 +26,7 @@ use crate::faults::Fault;
 use crate::load::{Arrival, Load};
 use crate::network::Network;
 pub use outcome::Outcome;
+pub use states::STATES;
 
 /// A run, wholly described.
 #[derive(Clone, Debug)]
@@ -51,7 +54,7 @@ pub struct Setup {
 #[derive(Debug)]
 enum Event {
     Arrive(Arrival),
-    End { gate: usize, life: u64, lease: LeaseId, pod: usize, api: usize, weight: Units },
+    End { gate: usize, life: u64, lease: LeaseId, pod: usize, api: usize, weight: Units, trickle: bool },
     ToLedger { gate: usize, life: u64, link: u64, report: Report },
     ToGate { gate: usize, life: u64, words: Words },
     Wake { gate: usize, life: u64 },
@@ -59,6 +62,7 @@ enum Event {
     Begin(usize),
     Continue(usize),
     Connect(usize),
+    Reload { gate: usize, life: u64, policy: usize },
 }
 
 #[derive(Debug)]
@@ -82,6 +86,24 @@ struct Gate {
     fast_ppm: i64,
     /// Events that came while it stood still.
     held_up: Vec<Event>,
+    /// Which rules it obeys.
+    policy: usize,
+    /// It takes no more asks and ends when it has left; another starts so many microseconds later.
+    leaves: Option<u64>,
+}
+
+/// A server that was taken over from and does not know it.
+struct OldMaster {
+    keeper: Keeper,
+    link: u64,
+    /// Its fence stops it then.
+    until: u64,
+}
+
+/// Rules, and when a gate last gave them up.
+struct Reign {
+    policy: Policy,
+    left: u64,
 }
 
 /// The world.
@@ -101,8 +123,13 @@ pub struct PoolWorld {
     link: u64,
     down_until: u64,
     clock_off: i64,
+    old: Option<OldMaster>,
+    /// The rules of now last, those of before first.
+    reigns: Vec<Reign>,
     on_pod: Vec<u64>,
     of_api: Vec<u64>,
+    /// Of those, units that entered by the trickle.
+    trickle_on_pod: Vec<u64>,
     /// Since when a pod has had room for a weight, by weight.
     room_since: BTreeMap<Units, Option<u64>>,
     /// Work of the ledger before it lost its state. Wraps when a state from before is put back.
@@ -157,6 +184,9 @@ impl PoolWorld {
             link: 1,
             down_until: 0,
             clock_off: 1_000_000_000,
+            old: None,
+            reigns: vec![Reign { policy: setup.policy.clone(), left: 0 }],
+            trickle_on_pod: vec![0; setup.policy.pods.len()],
             on_pod: vec![0; setup.policy.pods.len()],
             of_api: vec![0; setup.policy.apis.len()],
             room_since: weights.collect(),
@@ -182,7 +212,9 @@ impl PoolWorld {
         let seeds = (self.server, setup.seed ^ self.lives);
         let now = Micros(offset_us + self.now);
         let id = GateId(self.random.u128(1..));
-        let member = Member::new(&setup.policy, setup.timing, setup.rules, id, seeds, now)?;
+        let newest = self.reigns.len() - 1;
+        let policy = &self.reigns[newest].policy;
+        let member = Member::new(policy, setup.timing, setup.rules, id, seeds, now)?;
         self.put(self.now + index as u64, Event::Wake { gate: index, life: self.lives });
         Ok(Gate {
             member,
@@ -196,6 +228,8 @@ impl PoolWorld {
             offset_us: offset_us + self.now,
             fast_ppm,
             held_up: Vec::new(),
+            policy: newest,
+            leaves: None,
         }
         .since(self.now))
     }
@@ -247,6 +281,7 @@ impl PoolWorld {
         {
             self.events.pop();
             self.now = at;
+            self.outcome.events += 1;
             let event = self.bodies.remove(&seq).expect("each event has its body");
             self.handle(event);
         }
@@ -255,14 +290,17 @@ impl PoolWorld {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Arrive(arrival) => self.arrive(arrival),
-            Event::End { gate, life, lease, pod, api, weight } => {
+            Event::End { gate, life, lease, pod, api, weight, trickle } => {
                 self.of_api[api] -= u64::from(weight);
                 self.on_pod[pod] -= u64::from(weight);
+                self.trickle_on_pod[pod] -= if trickle { u64::from(weight) } else { 0 };
                 self.note_room();
-                self.at_gate(gate, Event::End { gate, life, lease, pod, api, weight });
+                self.at_gate(gate, Event::End { gate, life, lease, pod, api, weight, trickle });
             }
             Event::ToLedger { gate, life, link, report } => self.at_ledger(gate, life, link, &report),
-            Event::ToGate { gate, .. } | Event::Wake { gate, .. } => self.at_gate(gate, event),
+            Event::ToGate { gate, .. } | Event::Wake { gate, .. } | Event::Reload { gate, .. } => {
+                self.at_gate(gate, event);
+            }
             Event::Strike(fault) => self.strike(fault),
             Event::Begin(gate) => {
                 let fresh = self.new_gate(gate).expect("the policy was checked at the start");
@@ -296,7 +334,7 @@ impl PoolWorld {
         let first = self.random.usize(..count);
         let up = |index: &usize| {
             let gate = &self.gates[*index];
-            gate.alive && self.now >= gate.paused_until
+            gate.alive && gate.leaves.is_none() && self.now >= gate.paused_until
         };
         let Some(gate) = (0..count).map(|step| (first + step) % count).find(up) else { return };
         self.outcome.offered += 1;
@@ -324,7 +362,7 @@ impl PoolWorld {
 
     /// Whether a gate refuses at once whom its queue cannot serve in time.
     fn early(&mut self, gate: usize, early: bool) {
-        let mut policy = self.setup.policy.clone();
+        let mut policy = self.reigns[self.gates[gate].policy].policy.clone();
         policy.admission.early = early;
         let now = self.clock(gate);
         let member = &mut self.gates[gate].member;
@@ -333,7 +371,11 @@ impl PoolWorld {
 
     fn at_gate(&mut self, index: usize, event: Event) {
         let gate = &mut self.gates[index];
-        let (Event::End { life, .. } | Event::ToGate { life, .. } | Event::Wake { life, .. }) = &event else {
+        let (Event::End { life, .. }
+        | Event::ToGate { life, .. }
+        | Event::Wake { life, .. }
+        | Event::Reload { life, .. }) = &event
+        else {
             return;
         };
         if !gate.alive || *life != gate.life {
@@ -344,6 +386,9 @@ impl PoolWorld {
             return;
         }
         let now = self.clock(index);
+        if let Event::Reload { policy, .. } = event {
+            self.reload(index, policy);
+        }
         let Gate { member, .. } = &mut self.gates[index];
         match event {
             Event::End { lease, .. } => drop(member.release(now, lease, &mut self.out)),
@@ -384,7 +429,12 @@ impl PoolWorld {
         if let Some(report) = report {
             self.send_report(index, report);
         }
-        let wake = self.gates[index].member.next_wake();
+        let gate = &self.gates[index];
+        if let Some(back_us) = gate.leaves.filter(|_| gate.member.has_left()) {
+            self.end_gate(index, back_us);
+            return;
+        }
+        let wake = gate.member.next_wake();
         if wake < Micros::NEVER {
             // Clocks differ by little; a wake that comes early asks again.
             let at = self.now + wake.since(now).max(1);
@@ -410,13 +460,20 @@ impl PoolWorld {
 
     fn at_ledger(&mut self, index: usize, life: u64, link: u64, report: &Report) {
         // What was sent on a connection to another server never arrives.
-        if self.now < self.down_until || link != self.link || self.now < self.gates[index].cut_until {
+        let old = self.old.as_mut().filter(|old| link == old.link && self.now < old.until);
+        let is_old = old.is_some();
+        if self.now < self.down_until
+            || (link != self.link && !is_old)
+            || self.now < self.gates[index].cut_until
+        {
             return;
         }
         let mut pushes = Vec::new();
         let time = Micros((self.now as i64 + self.clock_off) as u64);
-        let reply = self.keeper.exchange(time, report, &mut pushes);
-        if let Err(fault) = self.audit_ledger() {
+        let keeper = old.map_or(&mut self.keeper, |old| &mut old.keeper);
+        let reply = keeper.exchange(time, report, &mut pushes);
+        let whole = !self.setup.faults.is_empty() || keeper.counts().exchanges.is_multiple_of(64);
+        if let Err(fault) = if whole { keeper.audit() } else { Ok(()) } {
             self.outcome.faults_in_books.push(fault);
         }
         for delay in self.setup.network.send(false, &mut self.random) {
@@ -433,19 +490,9 @@ impl PoolWorld {
             }
         }
         // A replica that lags, for the day it takes over.
-        if self.now >= self.kept_at + 200_000 {
+        if !is_old && self.now >= self.kept_at + 200_000 {
             self.kept_at = self.now;
             self.earlier = self.keeper.clone();
-        }
-    }
-
-    /// The whole sum is dear, so it is taken where runs are short or things go wrong.
-    fn audit_ledger(&self) -> Result<(), String> {
-        let counts = self.keeper.counts();
-        if self.setup.faults.is_empty() && !counts.exchanges.is_multiple_of(64) {
-            Ok(())
-        } else {
-            self.keeper.audit()
         }
     }
 
@@ -453,20 +500,17 @@ impl PoolWorld {
         self.note_patient(index, true);
         let pod = granted.pod.index();
         self.on_pod[pod] += u64::from(granted.weight);
-        let capacity = u64::from(self.setup.policy.pods[pod].capacity);
-        if self.on_pod[pod] > capacity {
-            self.outcome.over += 1;
-            self.outcome.over_units = self.outcome.over_units.max(self.on_pod[pod] - capacity);
-        }
         self.of_api[arrival.api] += u64::from(granted.weight);
-        self.outcome.unlawful += u64::from(!self.is_lawful(arrival.api));
+        let trickle = granted.entry == Entry::Trickle;
+        self.trickle_on_pod[pod] += if trickle { u64::from(granted.weight) } else { 0 };
+        self.judge_start(pod, arrival.api);
         self.note_room();
         self.outcome.admitted += 1;
         self.outcome.waits.add(granted.waited_us);
         let life = self.gates[gate].life;
         let hold_us = arrival.hold_us.min(self.setup.timing.hold_max_us);
         let (lease, weight) = (granted.lease, granted.weight);
-        let end = Event::End { gate, life, lease, pod, api: arrival.api, weight };
+        let end = Event::End { gate, life, lease, pod, api: arrival.api, weight, trickle };
         self.put(self.now + hold_us, end);
     }
 

@@ -46,8 +46,13 @@ pub struct Outcome {
     pub gates: MemberCounts,
     /// Virtual time, microseconds.
     pub span_us: u64,
+    /// Events that happened.
+    pub events: u64,
     /// Faults that happened.
     pub faults: BTreeMap<&'static str, u64>,
+    /// How often a fault (by name) met a state of the protocol (one of [`STATES`](super::STATES)): at the gate that it
+    /// struck, or at each if it struck the ledger.
+    pub met: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl Outcome {
