@@ -1,0 +1,10 @@
+//! Messages through real brokers, with gates and workers killed and the broker restarted: every message is done, none
+//! is lost, and no pod is handed more than its capacity.
+//!
+//! 10,000 messages per broker; 100,000 with `SLUICEGATE_FULL=1`.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod kafka;
+mod rabbitmq;
+mod rig;
