@@ -134,18 +134,29 @@ fn producer(source: &Source) -> Result<FutureProducer, KafkaError> {
 /// A partition.
 type Place = (String, i32);
 
-/// Hears of partitions that go.
-struct Watch(mpsc::UnboundedSender<Vec<Place>>);
+/// Partitions that go or come.
+enum Moved {
+    Gone(Vec<Place>),
+    Come(Vec<Place>),
+}
+
+/// Hears of them.
+struct Watch(mpsc::UnboundedSender<Moved>);
 
 impl ClientContext for Watch {}
 
 impl ConsumerContext for Watch {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Revoke(gone) = rebalance {
-            let gone = gone.elements().iter().map(|one| (one.topic().to_owned(), one.partition())).collect();
-            // The desk is gone only at the end of everything.
-            let _ = self.0.send(gone);
-        }
+        let places = |list: &TopicPartitionList| -> Vec<Place> {
+            list.elements().iter().map(|one| (one.topic().to_owned(), one.partition())).collect()
+        };
+        let moved = match rebalance {
+            Rebalance::Revoke(gone) => Moved::Gone(places(gone)),
+            Rebalance::Assign(come) => Moved::Come(places(come)),
+            Rebalance::Error(_) => return,
+        };
+        // The desk is gone only at the end of everything.
+        let _ = self.0.send(moved);
     }
 }
 
@@ -184,7 +195,7 @@ struct Desk {
     crew: Arc<Crew>,
     consumer: StreamConsumer<Watch>,
     post: Post,
-    told: mpsc::UnboundedReceiver<Vec<Place>>,
+    told: mpsc::UnboundedReceiver<Moved>,
     parts: HashMap<Place, Part>,
     jobs: JoinSet<Ended>,
     /// Messages taken and not done.
@@ -197,7 +208,7 @@ impl Desk {
             let crew = Arc::clone(&self.crew);
             tokio::select! {
                 biased;
-                Some(gone) = self.told.recv() => self.gone(gone),
+                Some(moved) = self.told.recv() => self.moved(moved),
                 Some(ended) = self.jobs.join_next() => self.ended(ended),
                 message = self.consumer.recv() => match message.map(|message| message.detach()) {
                     Ok(message) => self.take(message),
@@ -214,11 +225,27 @@ impl Desk {
             tokio::select! {
                 Some(ended) = self.jobs.join_next() => self.ended(ended),
                 _ = self.consumer.recv() => {}
-                Some(gone) = self.told.recv() => self.gone(gone),
+                Some(moved) = self.told.recv() => self.moved(moved),
             }
         }
         if let Err(error) = self.consumer.commit_consumer_state(CommitMode::Sync) {
             tracing::debug!(source = self.source.name, %error, "nothing to commit at the end");
+        }
+    }
+
+    fn moved(&mut self, moved: Moved) {
+        match moved {
+            Moved::Gone(gone) => self.gone(gone),
+            Moved::Come(come) => {
+                // A message of an earlier stay may have come after it ended: what is known of that is not this stay's,
+                // and the client remembers that it was paused.
+                self.gone(come.clone());
+                for place in &come {
+                    if let Err(error) = self.consumer.resume(&list(place)) {
+                        tracing::debug!(source = self.source.name, %error, "not resumed");
+                    }
+                }
+            }
         }
     }
 

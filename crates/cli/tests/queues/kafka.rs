@@ -65,9 +65,10 @@ async fn every_message_is_done_though_gates_and_the_broker_die_and_keys_keep_the
     let mut broker = Kafka::start(PARTITIONS);
     let (brokers, count) = (broker.addr().to_string(), messages());
     let rig = Rig::new(include_str!("../../../../examples/kafka.yaml"), ("KAFKA", brokers.clone())).await;
-    let producer: FutureProducer = client(&brokers).set("linger.ms", "20").create().unwrap();
+    let producer: FutureProducer =
+        client(&brokers).set("linger.ms", "20").set("enable.idempotence", "true").create().unwrap();
     let mut sent = tokio::task::JoinSet::new();
-    // One after another into the client, so that the order in the log is that of the numbers.
+    // One after another into the client, which sends none again out of turn: the log's order is that of the numbers.
     for number in 0..count {
         let producer = producer.clone();
         let mut sending = Box::pin(async move { produce(&producer, number, "ms=3&echo=1").await });

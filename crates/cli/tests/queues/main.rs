@@ -3,7 +3,11 @@
 //!
 //! 10,000 messages per broker; 100,000 with `SLUICEGATE_FULL=1`.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and what came twice is told"
+)]
 
 mod kafka;
 mod rabbitmq;
