@@ -4,7 +4,6 @@ import com.alibaba.csp.sentinel.Entry;
 import com.alibaba.csp.sentinel.SphU;
 import com.alibaba.csp.sentinel.cluster.ClusterStateManager;
 import com.alibaba.csp.sentinel.cluster.client.config.ClusterClientAssignConfig;
-import com.alibaba.csp.sentinel.cluster.client.config.ClusterClientConfig;
 import com.alibaba.csp.sentinel.cluster.client.config.ClusterClientConfigManager;
 import com.alibaba.csp.sentinel.slots.block.BlockException;
 import com.alibaba.csp.sentinel.slots.block.flow.ClusterFlowConfig;
@@ -61,7 +60,6 @@ final class Rivals {
 
     /** A token of the cluster's token server for each request. */
     static Filter tokens(int port) {
-        ClusterClientConfigManager.applyNewConfig(new ClusterClientConfig().setRequestTimeout(2000));
         ClusterClientConfigManager.applyNewAssignConfig(new ClusterClientAssignConfig("127.0.0.1", port));
         ClusterStateManager.applyState(ClusterStateManager.CLUSTER_CLIENT);
         FlowRule rule = new FlowRule(RESOURCE).setCount(LIMIT).setClusterMode(true)
