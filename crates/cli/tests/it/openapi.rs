@@ -18,7 +18,8 @@ fn schemathesis() -> PathBuf {
     path
 }
 
-/// Nothing waits for room: what is made up may want to for minutes. Pods that register, so that every route is there; two apis, so that both kinds of leases are given.
+/// Nothing waits for room: what is made up may want to for minutes. Pods that register, so that every route is there;
+/// two apis, so that both kinds of leases are given.
 const RULES: &str = "pool: shop\npods: {registered: true}\n\
     apis:\n  - {name: quote, match: \"GET /quotes/*\", weight: 1}\n  - {name: health, match: \"GET /health\", exempt: true}\n\
     admission: {mode: shadow, max_hold: 5s}\n";
