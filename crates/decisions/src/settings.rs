@@ -44,7 +44,7 @@ pub struct Settings {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { body: 64 << 10, read: Duration::from_secs(30), connections: 10_000 }
+        Limits { body: 256 << 10, read: Duration::from_secs(30), connections: 10_000 }
     }
 }
 

@@ -64,18 +64,6 @@ fn a_missing_file_and_a_wrong_command_line_are_told_apart() {
     assert_eq!(say(&["check"]).code, 2);
 }
 
-#[test]
-fn what_this_version_cannot_do_is_refused_and_named() {
-    let pods = "pool: shop\npods:\n  - {name: a, url: \"http://127.0.0.1:9001\", capacity: 4}\n";
-    let source = "{name: jobs, rabbitmq: \"amqp://u:p@127.0.0.1:5672/\", queues: [q], api: default}";
-    let folder = Folder::new(&format!("{pods}workers: {{sources: [{source}]}}\n"));
-    for command in ["check", "run"] {
-        let said = say(&[command, "-c", &folder.config()]);
-        assert_eq!(said.code, 1);
-        assert!(said.err.contains("`workers`"), "{}", said.err);
-    }
-}
-
 #[tokio::test]
 async fn online_looks_at_the_ledger() {
     let (_pods, yaml) = crate::pods(1, |name| sluicegate_trial::pod::PodOptions::new(name, 20)).await;
