@@ -3,8 +3,8 @@
 //! It does with `response_trailer_mode: SEND`. With the plain setting (response headers and trailers skipped) it ends a stream as
 //! soon as it has the answer to the request headers, and with response headers alone at the answer to those: the lease would hold
 //! nothing. No message tells the trailer mode. So each admission overrides the modes (`mode_override`), which
-//! Envoy obeys where `allow_mode_override: true` is set: that mends the setting, and can be seen to be obeyed, because now
-//! and then an admission asks that the response headers be *not* sent.
+//! Envoy obeys where `allow_mode_override: true` is set: that mends the setting, and can be seen to be obeyed, because where
+//! it is in doubt an admission asks that the response headers be *not* sent.
 //!
 //! Where it is not obeyed, only the life of streams tells: one that lived long after our last word proves that they are
 //! kept; if all end within milliseconds, either every pod is that quick or nothing is kept. The operator is told which
@@ -20,7 +20,9 @@ const LONG: Duration = Duration::from_millis(250);
 const BRIEF: Duration = Duration::from_millis(20);
 /// So many brief ones, nearly without another, and it is said.
 const BRIEF_MANY: u32 = 32;
-/// Obedience is looked at again after so many streams.
+/// It is in doubt after so many, and one admission then asks for the opposite.
+const BRIEF_SOME: u32 = 16;
+/// Evidence is gathered anew after so many streams: the setting may have been changed.
 const LOOK_AGAIN: u64 = 4096;
 /// After a verdict against an Envoy the evidence is gathered anew after so long: it may have been mended.
 const JUDGE_AGAIN: Duration = Duration::from_secs(10);
@@ -89,9 +91,12 @@ impl Conduct {
     /// An admission goes out.
     pub(crate) fn begin(&self) -> Wish {
         let mut seen = self.seen();
-        let wish = if seen.begun.is_multiple_of(LOOK_AGAIN) { Wish::NoHeaders } else { Wish::Headers };
         seen.begun += 1;
-        wish
+        if seen.begun.is_multiple_of(LOOK_AGAIN) {
+            (seen.long, seen.quiet, seen.brief, seen.other) = (false, false, 0, 0);
+        }
+        let in_doubt = seen.brief >= BRIEF_SOME && !seen.long && !seen.quiet && !seen.loud;
+        if in_doubt { Wish::NoHeaders } else { Wish::Headers }
     }
 
     /// Response headers came.
@@ -186,9 +191,23 @@ mod tests {
     #[test]
     fn one_that_obeys_keeps_its_streams_however_quick_the_pods_are() {
         let conduct = Conduct::default();
-        assert_eq!(live(&conduct, 1, obeys, 0), Verdict::Unknown);
+        assert_eq!(live(&conduct, BRIEF_SOME, obeys, 0), Verdict::Unknown);
         assert_eq!(live(&conduct, 1, obeys, 0), Verdict::Keeps);
-        assert_eq!(live(&conduct, 10_000, obeys, 0), Verdict::Keeps);
+        for _ in 0..10 {
+            assert_ne!(live(&conduct, 1001, obeys, 0), Verdict::EndsAtOnce);
+        }
+    }
+
+    #[test]
+    fn the_opposite_is_wished_for_only_in_doubt() {
+        let conduct = Conduct::default();
+        live(&conduct, 1, obeys, 300);
+        let wishes: Vec<Wish> = (0..4000).map(|_| conduct.begin()).collect();
+        assert!(wishes.iter().all(|wish| *wish == Wish::Headers));
+        let quick = Conduct::default();
+        live(&quick, 10 * BRIEF_MANY, obeys, 0);
+        let wishes: Vec<Wish> = (0..1000).map(|_| quick.begin()).collect();
+        assert!(wishes.iter().all(|wish| *wish == Wish::Headers), "once is enough");
     }
 
     #[test]
@@ -219,7 +238,7 @@ mod tests {
         assert_eq!(live(&conduct, 100, obeys, 300), Verdict::Keeps);
         assert_eq!(live(&conduct, 2 * BRIEF_MANY, |_| false, 1), Verdict::EndsAtOnce);
         assert_eq!(conduct.verdict(Instant::now() + JUDGE_AGAIN), Verdict::Unknown);
-        assert_eq!(live(&conduct, 2, obeys, 1), Verdict::Keeps);
+        assert_eq!(live(&conduct, BRIEF_SOME + 1, obeys, 1), Verdict::Keeps);
     }
 
     #[test]

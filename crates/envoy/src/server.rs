@@ -178,7 +178,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 async fn accept(
     listener: std::net::TcpListener,
-    workers: Vec<mpsc::UnboundedSender<tokio::net::TcpStream>>,
+    workers: Vec<mpsc::UnboundedSender<std::net::TcpStream>>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
     let listener = match TcpListener::from_std(listener) {
@@ -195,8 +195,9 @@ async fn accept(
             // Told, or the handle is gone: both mean stop.
             _ = stop.changed() => return,
         };
-        match accepted {
-            Ok((stream, _)) => {
+        // Out of this thread's runtime: it belongs to its worker's from here on.
+        match accepted.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => {
                 turn = (turn + 1) % workers.len();
                 // A worker that has ended has been told to stop; so will this loop be.
                 let _ = workers[turn].send(stream);
@@ -213,15 +214,18 @@ async fn accept(
 async fn work(
     world: Arc<World>,
     token: Option<Arc<str>>,
-    mut connections: mpsc::UnboundedReceiver<tokio::net::TcpStream>,
+    mut connections: mpsc::UnboundedReceiver<std::net::TcpStream>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
     let (closing, _) = watch::channel(false);
     let until = loop {
         tokio::select! {
-            Some(stream) = connections.recv() => {
-                tokio::spawn(serve(Arc::clone(&world), token.clone(), stream, closing.subscribe()));
-            }
+            Some(stream) = connections.recv() => match tokio::net::TcpStream::from_std(stream) {
+                Ok(stream) => {
+                    tokio::spawn(serve(Arc::clone(&world), token.clone(), stream, closing.subscribe()));
+                }
+                Err(error) => tracing::warn!(%error, "cannot use a connection"),
+            },
             changed = stop.changed() => {
                 let now = Instant::now();
                 break if changed.is_ok() { stop.borrow().unwrap_or(now) } else { now };

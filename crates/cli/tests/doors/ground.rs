@@ -25,9 +25,34 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// At which of the program's listeners the proxy asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asks {
-    #[allow(dead_code, reason = "for doors that ask over HTTP")]
     Http,
     ExtProc,
+}
+
+/// What a test may choose of the ground.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    pub(crate) asks: Asks,
+    pub(crate) on_disconnect: OnDisconnect,
+    /// Rules of `admission`.
+    pub(crate) admission: String,
+    /// More keys of `decisions`, each with a comma before it.
+    pub(crate) decisions: String,
+    /// Further arguments of `run`.
+    pub(crate) args: Vec<String>,
+}
+
+impl Terms {
+    /// Those of the matrix.
+    pub(crate) fn new(asks: Asks) -> Terms {
+        Terms {
+            asks,
+            on_disconnect: OnDisconnect::Stops,
+            admission: "wait: 1s".to_owned(),
+            decisions: String::new(),
+            args: Vec::new(),
+        }
+    }
 }
 
 /// A started proxy. Dropping it ends it.
@@ -35,7 +60,6 @@ pub(crate) struct Door {
     /// Where it takes requests.
     pub(crate) listen: SocketAddr,
     /// Its own admin listener, if it has one.
-    #[allow(dead_code, reason = "for tests of one door")]
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) processes: Vec<Process>,
 }
@@ -53,37 +77,43 @@ pub(crate) struct Ground {
     pub(crate) pods: Vec<PodHandle>,
     /// Where the program is asked for leases: HTTP or gRPC, as the door chose. Stays the same over its death.
     pub(crate) decisions: SocketAddr,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    terms: Terms,
     dir: TempDir,
 }
 
 impl Ground {
     /// Starts pods and program.
-    pub(crate) async fn start(asks: Asks) -> Ground {
+    pub(crate) async fn start(terms: Terms) -> Ground {
         let mut pods = Vec::new();
         for number in 0..PODS {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let options = PodOptions {
                 count_only: true,
-                on_disconnect: OnDisconnect::Stops,
+                on_disconnect: terms.on_disconnect,
                 ..PodOptions::new(format!("p{number}"), CAPACITY)
             };
             pods.push(Pod::start(options, listener).unwrap());
         }
         let (decisions, admin) = (loopback(free_port()), loopback(free_port()));
         let dir = tempfile::tempdir().unwrap();
-        let mut ground = Ground { program: None, pods, decisions, admin, dir };
-        std::fs::write(ground.dir().join("sluicegate.yaml"), ground.yaml(asks)).unwrap();
+        let mut ground = Ground { program: None, pods, decisions, admin, terms, dir };
+        std::fs::write(ground.dir().join("sluicegate.yaml"), ground.yaml()).unwrap();
         ground.revive().await;
         ground
     }
 
-    fn yaml(&self, asks: Asks) -> String {
+    fn yaml(&self) -> String {
+        let Terms { asks, on_disconnect, admission, decisions, .. } = &self.terms;
+        // Pods that stop notice a cut connection a moment after the proxy has cut it.
+        let manners = match on_disconnect {
+            OnDisconnect::Stops => "on_disconnect: stops, settle: 20ms",
+            OnDisconnect::Continues => "on_disconnect: continues",
+        };
         let mut yaml = String::from("pool: doors\npods:\n");
         for pod in &self.pods {
-            // They notice a cut connection a moment after the proxy has cut it.
             yaml += &format!(
-                "  - {{name: {}, url: \"{}\", capacity: {CAPACITY}, on_disconnect: stops, settle: 20ms}}\n",
+                "  - {{name: {}, url: \"{}\", capacity: {CAPACITY}, {manners}}}\n",
                 pod.name(),
                 pod.url()
             );
@@ -97,7 +127,7 @@ impl Ground {
             Asks::ExtProc => "ext_proc",
         };
         yaml + &format!(
-            "admission: {{wait: 1s}}\ndecisions: {{{listener}: \"{}\"}}\nadmin: {{listen: \"{}\"}}\n",
+            "admission: {{{admission}}}\ndecisions: {{{listener}: \"{}\"{decisions}}}\nadmin: {{listen: \"{}\"}}\n",
             self.decisions, self.admin
         )
     }
@@ -111,7 +141,9 @@ impl Ground {
     pub(crate) async fn revive(&mut self) {
         let config = self.dir().join("sluicegate.yaml");
         let program = env!("CARGO_BIN_EXE_sluicegate");
-        let mut process = Process::start(program, &["run", "-c", config.to_str().unwrap()]);
+        let mut args = vec!["run", "-c", config.to_str().unwrap()];
+        args.extend(self.terms.args.iter().map(String::as_str));
+        let mut process = Process::start(program, &args);
         process.http(self.admin, "/readyz", SOON).await;
         self.program = Some(process);
     }
@@ -119,6 +151,50 @@ impl Ground {
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.program.take().expect("it runs").kill();
+    }
+
+    pub(crate) fn program(&mut self) -> &mut Process {
+        self.program.as_mut().expect("it runs")
+    }
+
+    /// One of the program's counters or gauges, with its labels; 0 if it is not there.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let text = get(self.admin, "/metrics").await.unwrap().text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or(0)
+    }
+
+    /// Waits for a value of a metric.
+    pub(crate) async fn until_metric(&self, name: &str, is_so: impl Fn(u64) -> bool) {
+        let start = Instant::now();
+        loop {
+            let value = self.metric(name).await;
+            if is_so(value) {
+                return;
+            }
+            assert!(start.elapsed() < SOON, "{name} is {value}\n{}", self.words());
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Units in use on each pod, by the program's word.
+    pub(crate) async fn in_use(&self) -> Vec<u64> {
+        let state = get_json(self.admin, "/v1/state").await.unwrap();
+        let pods = state["pods"].as_array().unwrap();
+        pods.iter().map(|pod| pod["in_use"].as_u64().unwrap()).collect()
+    }
+
+    /// Waits for them.
+    pub(crate) async fn until_in_use(&self, wanted: &[u64]) {
+        let start = Instant::now();
+        loop {
+            let in_use = self.in_use().await;
+            if in_use == wanted {
+                return;
+            }
+            assert!(start.elapsed() < SOON, "in use {in_use:?}, wanted {wanted:?}\n{}", self.words());
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Waits until a request goes through the door to a pod.

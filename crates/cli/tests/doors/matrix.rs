@@ -25,13 +25,13 @@ use std::time::Instant;
 use tokio::sync::Mutex;
 
 use crate::cell::{Cell, Ending, Load};
-use crate::ground::{Asks, Door, Ground};
+use crate::ground::{Asks, Door, Ground, Terms};
 
 /// Requests of one cell, so that all 24 have more than 10,000.
 const REQUESTS: usize = 420;
 
 /// Doors take turns: two at once would only slow each other down.
-static TURN: Mutex<()> = Mutex::const_new(());
+pub(crate) static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Puts a door through the matrix, or through a sample of it.
 ///
@@ -40,7 +40,7 @@ static TURN: Mutex<()> = Mutex::const_new(());
 pub(crate) async fn run(name: &str, asks: Asks, start: impl AsyncFn(&Ground) -> Door) {
     let _turn = TURN.lock().await;
     let begin = Instant::now();
-    let mut ground = Ground::start(asks).await;
+    let mut ground = Ground::start(Terms::new(asks)).await;
     let door = start(&ground).await;
     ground.until_serves(door.listen).await;
     let mut problems = Vec::new();

@@ -1,11 +1,18 @@
 //! The real Envoy, set up as `examples/envoy/envoy.yaml` says.
 
+mod answers;
+mod ends;
+mod modes;
+mod placement;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use sluicegate_testkit::client::Raw;
 use sluicegate_testkit::ports::{free_port, loopback};
 use sluicegate_testkit::process::Process;
 
-use crate::ground::{Asks, Door, Ground, SOON};
+use crate::ground::{Asks, Door, Ground, SOON, Terms};
 use crate::matrix;
 
 /// Where `scripts/install-parts` puts it.
@@ -29,6 +36,46 @@ pub(crate) fn example(changes: &[(&str, &str)]) -> String {
         text = text.replace(from, to);
     }
     text
+}
+
+/// The example's setting of the modes, and the plain one with which Envoy ends a stream at once.
+const MODES: &str = "response_header_mode: SEND";
+const TRAILERS: &str = "response_trailer_mode: SEND";
+const PLAIN: [(&str, &str); 2] =
+    [(MODES, "response_header_mode: SKIP"), (TRAILERS, "response_trailer_mode: SKIP")];
+/// Mode overrides are not obeyed.
+const DEAF: (&str, &str) = ("allow_mode_override: true", "allow_mode_override: false");
+/// What runs goes on without Sluicegate, and so does what comes.
+const OPEN: (&str, &str) = ("failure_mode_allow: false", "failure_mode_allow: true");
+
+/// Ground and Envoy, which serves.
+async fn set_up(terms: Terms, changes: &[(&str, &str)]) -> (Ground, Door) {
+    let ground = Ground::start(terms).await;
+    let door = start(&ground, &example(changes)).await;
+    ground.until_serves(door.listen).await;
+    (ground, door)
+}
+
+fn terms() -> Terms {
+    Terms::new(Asks::ExtProc)
+}
+
+/// A request whose answer's head has come and whose body comes slowly, for so many tenths of a second at most.
+async fn running(door: SocketAddr, weight: u32, tenths: u32) -> Raw {
+    let mut client = Raw::connect(door).await.unwrap();
+    client.request("GET", &format!("/w/{weight}?chunks={tenths}&every=100"), &[]).await.unwrap();
+    let head = client.head().await.unwrap();
+    assert_eq!(head.status, 200);
+    client
+}
+
+/// Reads the rest of its body: how many chunks, or that it broke off.
+async fn rest(client: &mut Raw) -> std::io::Result<u32> {
+    let mut chunks = 0;
+    while client.chunk().await?.is_some() {
+        chunks += 1;
+    }
+    Ok(chunks)
 }
 
 /// Starts Envoy on a configuration with the example's ports.
