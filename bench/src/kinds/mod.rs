@@ -6,6 +6,7 @@ pub(crate) mod ledger;
 pub(crate) mod modes;
 pub(crate) mod overload;
 pub(crate) mod peers;
+pub(crate) mod planned;
 pub(crate) mod proxy;
 pub(crate) mod quality;
 pub(crate) mod queues;
