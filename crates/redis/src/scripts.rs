@@ -15,6 +15,9 @@ pub const ACCESS: &str = "~sluicegate:* &sluicegate:* +client|setname +del +eval
                           +hdel +hget +hmget +hset +info +ping +publish +role +script|load +subscribe +time +zadd \
                           +zcard +zrange +zrangebyscore +zrem +zrevrangebyscore +zscore";
 
+/// What the user needs beside it to keep jobs of the overflow.
+pub const JOBS_ACCESS: &str = "+pexpire";
+
 /// In the text of a library stands this where its name belongs.
 const NAME: &str = "@NAME@";
 
@@ -42,6 +45,7 @@ pub(crate) const EXCHANGE: Script = Script {
 };
 pub(crate) const DOCUMENT: Script =
     Script { name: "document.lua", text: include_str!("scripts/document.lua") };
+pub(crate) const JOBS: Script = Script { name: "jobs.lua", text: include_str!("scripts/jobs.lua") };
 pub(crate) const GATES: Script = Script { name: "gates.lua", text: include_str!("scripts/gates.lua") };
 pub(crate) const PROBE: Script = Script { name: "probe.lua", text: include_str!("scripts/probe.lua") };
 
@@ -163,6 +167,15 @@ mod tests {
         let needed: BTreeSet<String> = used.into_iter().chain(SENT.map(str::to_owned)).collect();
         let given = ACCESS.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_owned);
         assert_eq!(given.collect::<BTreeSet<_>>(), needed);
+    }
+
+    #[test]
+    fn jobs_need_little_more() {
+        let given: BTreeSet<String> =
+            ACCESS.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_owned).collect();
+        let more: Vec<String> = commands_of(JOBS).difference(&given).map(|word| format!("+{word}")).collect();
+        assert_eq!(more.join(" "), JOBS_ACCESS);
+        assert!(include_str!("../../../docs/overflow.md").contains(JOBS_ACCESS));
     }
 
     #[test]
