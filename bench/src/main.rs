@@ -68,6 +68,8 @@ enum Command {
     Overload,
     /// The first second after a start.
     Start,
+    /// What a door adds to its proxy: latency, and requests per second.
+    Doors,
     /// The shared ledger on a real Redis, beside two commands per request.
     Ledger {
         /// A few seconds of everything: whether it works, not what it costs.
@@ -91,6 +93,7 @@ fn main() -> ExitCode {
         Command::Peers(choice) => kinds::peers::run(settings, choice),
         Command::Overload => kinds::overload::run(settings),
         Command::Start => kinds::start::run(settings),
+        Command::Doors => kinds::doors::run(settings),
         Command::Ledger { quick } => kinds::ledger::run(settings, *quick),
         Command::Helper(helper) => helpers::run(helper),
     };

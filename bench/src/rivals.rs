@@ -89,25 +89,46 @@ impl<'a> Nginx<'a> {
     /// # Panics
     /// With its output, if it does not start.
     pub(crate) fn start(&self, addrs: Vec<SocketAddr>) -> Outcome<Server> {
-        let folder = folder()?;
-        let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|what| format!("{what}_temp_path {what}; "))
-            .concat();
+        let temp = nginx_temp();
         let text = format!(
             "{} daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log stderr crit; \
              events {{ worker_connections 8192; }} \
              http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; {temp} {} }}",
             self.main, self.http
         );
-        let config = folder.path().join("nginx.conf");
-        for (name, text) in self.files.iter().copied().chain([("nginx.conf", text.as_str())]) {
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
-        let mut command = pinned(self.core, "nginx");
-        command.arg("-p").arg(folder.path()).arg("-c").arg(&config).args(["-e", "stderr"]);
-        Ok(Server::start(command, folder, addrs))
+        nginx_on(self.core, &text, self.files, addrs)
     }
+}
+
+/// Directives of the block `http` that keep nginx in its folder.
+pub(crate) fn nginx_temp() -> String {
+    ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|what| format!("{what}_temp_path {what}; "))
+        .concat()
+}
+
+/// nginx with a whole configuration, which must keep it in the foreground, and the files beside it.
+///
+/// # Errors
+/// No folder.
+///
+/// # Panics
+/// With its output, if it does not start.
+pub(crate) fn nginx_on(
+    core: &str,
+    text: &str,
+    files: &[(&str, &str)],
+    addrs: Vec<SocketAddr>,
+) -> Outcome<Server> {
+    let folder = folder()?;
+    let config = folder.path().join("nginx.conf");
+    for (name, text) in files.iter().copied().chain([("nginx.conf", text)]) {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let mut command = pinned(core, "nginx");
+    command.arg("-p").arg(folder.path()).arg("-c").arg(&config).args(["-e", "stderr"]);
+    Ok(Server::start(command, folder, addrs))
 }
 
 /// HAProxy: one thread, round robin, connections to the pods kept and shared.

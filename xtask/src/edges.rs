@@ -14,7 +14,7 @@ struct Place {
     may_need: &'static [&'static str],
 }
 
-const PLACES: [Place; 14] = [
+const PLACES: [Place; 15] = [
     Place { name: "sluicegate-core", level: 0, may_need: &[] },
     // Sample pods and load know nothing of what they are tried with: they must judge it from outside.
     Place { name: "sluicegate-trial", level: 0, may_need: &[] },
@@ -22,6 +22,8 @@ const PLACES: [Place; 14] = [
     Place { name: "sluicegate", level: 1, may_need: &["sluicegate-core"] },
     Place { name: "sluicegate-sim", level: 1, may_need: &["sluicegate-core"] },
     // No sideways edge to the configuration: the cli maps its settings.
+    // Neither knows who sends what it hands over: the library has the words.
+    Place { name: "sluicegate-overflow", level: 2, may_need: &["sluicegate", "sluicegate-core"] },
     Place { name: "sluicegate-redis", level: 2, may_need: &["sluicegate", "sluicegate-core"] },
     Place {
         name: "sluicegate-gateway",
@@ -55,13 +57,18 @@ const PLACES: [Place; 14] = [
             "sluicegate-decisions",
             "sluicegate-envoy",
             "sluicegate-gateway",
+            "sluicegate-overflow",
             "sluicegate-plan",
             "sluicegate-redis",
             "sluicegate-sim",
             "sluicegate-trial",
         ],
     },
-    Place { name: "sluicegate-testkit", level: 4, may_need: &["sluicegate-core", "sluicegate-trial"] },
+    Place {
+        name: "sluicegate-testkit",
+        level: 4,
+        may_need: &["sluicegate", "sluicegate-core", "sluicegate-trial"],
+    },
     Place {
         name: "sluicegate-bench",
         level: 4,

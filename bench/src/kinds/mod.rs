@@ -1,6 +1,7 @@
 //! The measurements, one a file.
 
 pub(crate) mod acquire;
+pub(crate) mod doors;
 pub(crate) mod extproc;
 pub(crate) mod ledger;
 pub(crate) mod modes;

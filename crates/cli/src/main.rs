@@ -1,6 +1,7 @@
 //! `sluicegate`: admission by capacity units for a pool of pods.
 
 mod args;
+mod background;
 mod cmd;
 mod logs;
 mod pool;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sluicegate::Gate;
 use sluicegate::link::{Document, LinkError, RegisteredPod, Stored};
-use sluicegate_config::{Config, LedgerSettings, Overflow, PodSource, Problem, Problems};
+use sluicegate_config::{Config, LedgerSettings, PodSource, Problem, Problems};
 use sluicegate_decisions::Directory;
 use sluicegate_gateway::{Control, ControlError, Live, PatchAnswer, Registration};
 
@@ -29,9 +29,8 @@ const ASK_EVERY: Duration = Duration::from_millis(25);
 /// Sections of `config` that this version cannot take on, in words.
 pub(crate) fn missing(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
-    let enqueues = config.apis.iter().filter(|api| api.overflow != Overflow::Reject);
-    for api in enqueues {
-        missing.push(format!("api `{}`: `overflow: enqueue` is not in this version; remove it", api.name));
+    if config.workers.is_some() {
+        missing.push("`workers` (messages of brokers) is not in this version; remove the section".to_owned());
     }
     missing
 }

@@ -13,6 +13,7 @@ use crate::routes::Routes;
 use crate::tree::Node;
 use crate::values::{DoorAddress, PodScheme, PodUrl};
 use crate::wire::{EarlyEnd, OnDisconnect, Overflow, Upgrade};
+use crate::work::{OverflowSettings, WorkerSettings};
 
 /// A configuration that can be obeyed.
 ///
@@ -41,6 +42,10 @@ pub struct Config {
     pub admin: Option<AdminSettings>,
     /// The decision service, if this process is one.
     pub decisions: Option<DecisionSettings>,
+    /// Requests that are kept for later, if an api has it so.
+    pub overflow: Option<OverflowSettings>,
+    /// Messages of brokers, if this process consumes any.
+    pub workers: Option<WorkerSettings>,
     /// With `order: {fair: {header}}`: the request header whose value is the fairness key, in lower
     /// case. `None` with `order: fair`: the api is the key.
     pub fair_header: Option<String>,

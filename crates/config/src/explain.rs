@@ -8,6 +8,8 @@ use sluicegate_core::policy::{Admission, ApiPolicy, Mode, Order, Placement, Poli
 use crate::check::pool::percent_text;
 use crate::config::{Config, PodSource};
 use crate::sums::Sums;
+use crate::wire::Overflow;
+use crate::work::{BrokerSettings, JobStoreSettings};
 
 /// What the rules of `config` mean in units, a few lines of plain text that end with a line break.
 #[must_use]
@@ -26,6 +28,7 @@ pub fn explain(config: &Config) -> String {
     for index in 0..policy.apis.len() {
         api(&mut text, config, &sums, index);
     }
+    background(&mut text, config);
     text
 }
 
@@ -151,6 +154,41 @@ fn waiting(text: &mut String, config: &Config) {
         Placement::Pack => "to the fullest pod with room",
     };
     line!(text, "Rules are {mode}. At most {queue} requests wait, {order}. Placed {placement}.");
+}
+
+fn background(text: &mut String, config: &Config) {
+    if let Some(overflow) = &config.overflow {
+        let kept = match &overflow.store {
+            JobStoreSettings::File(path) => format!("the file {}, for this gate alone", path.display()),
+            JobStoreSettings::Redis(_) => "Redis, for all gates".to_owned(),
+        };
+        let apis = config.apis.iter().filter(|api| api.overflow == Overflow::Enqueue);
+        let apis: Vec<&str> = apis.map(|api| api.name.as_str()).collect();
+        line!(
+            text,
+            "Overflow of {}: kept in {kept}; at most {} jobs. What arrives up to {} later goes before a job.",
+            apis.join(", "),
+            overflow.jobs_max,
+            time(overflow.behind)
+        );
+    }
+    let Some(workers) = &config.workers else { return };
+    for source in &workers.sources {
+        let broker = match &source.broker {
+            BrokerSettings::Rabbitmq { queues, .. } => format!("RabbitMQ ({})", queues.join(", ")),
+            BrokerSettings::Kafka { topics, group, .. } => {
+                format!("Kafka ({}, group {group})", topics.join(", "))
+            }
+        };
+        line!(
+            text,
+            "Messages of {}: {broker}. {} tries, then to `{}`. What arrives up to {} later goes before a message.",
+            source.name,
+            source.tries,
+            source.dead,
+            time(workers.behind)
+        );
+    }
 }
 
 fn api(text: &mut String, config: &Config, sums: &Sums, index: usize) {

@@ -37,6 +37,7 @@ mod sums;
 mod tree;
 mod values;
 mod wire;
+mod work;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -52,6 +53,10 @@ pub use redis::{RedisAddress, RedisKind, RedisSettings, RedisTlsSettings};
 pub use routes::Routes;
 pub use values::{DoorAddress, PodScheme, PodUrl};
 pub use wire::{EarlyEnd, OnDisconnect, OnLedgerLoss, Overflow, Upgrade};
+pub use work::{
+    BrokerSettings, JobStoreSettings, MessageApi, MessageOrder, OverflowSettings, SourceSettings,
+    WorkerSettings,
+};
 
 /// A configuration, and what in it is hardly meant.
 #[derive(Clone, Debug)]

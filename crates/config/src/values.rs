@@ -66,7 +66,7 @@ pub enum DoorAddress {
 pub(crate) struct Token(pub(crate) String);
 
 /// The name of a request header, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HeaderName(pub(crate) String);
 
 /// How the pod is spoken to.

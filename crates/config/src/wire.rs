@@ -2,6 +2,8 @@
 //!
 //! Every doc comment here is the description of its key in `sluicegate schema`.
 
+mod work;
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -14,6 +16,8 @@ use crate::routes::Pattern;
 use crate::values::{
     AmountText, DoorAddress, HeaderName, Listen, Name, Percent, PodUrl, Rate, Size, Span, Token,
 };
+pub use work::MessageOrder;
+pub(crate) use work::{JobStore, OverflowJobs, Source, SourceApi, Workers};
 
 /// Configuration of Sluicegate. `"${VAR}"` and `"${VAR:-default}"` come from the environment.
 #[derive(Deserialize, JsonSchema, Clone, Debug)]
@@ -39,6 +43,10 @@ pub(crate) struct File {
     pub(crate) gateway: Option<Gateway>,
     /// The decision service. Without this section there is none.
     pub(crate) decisions: Option<Decisions>,
+    /// Requests that are kept for later; for apis with `overflow: enqueue`.
+    pub(crate) overflow: Option<OverflowJobs>,
+    /// Messages of brokers, sent to pods by units. Without this section none are consumed.
+    pub(crate) workers: Option<Workers>,
     /// Metrics, health and live changes. Without this section there is no such listener.
     pub(crate) admin: Option<Admin>,
 }

@@ -39,6 +39,10 @@ pub struct Request {
     pub arrival: Micros,
     /// Longest wait, microseconds from `arrival`.
     pub wait_us: u64,
+    /// Microseconds by which it ranks behind its arrival; 0 but for background work.
+    pub behind_us: u64,
+    /// Whoever asks keeps what is refused for later: counted as enqueued, not as refused.
+    pub overflows: bool,
     /// True when it was granted before and its pod did not run it.
     pub again: bool,
 }

@@ -29,13 +29,18 @@ pub struct Ask {
     pub place: Place,
     /// Whom `fair` shares between, if not the api.
     pub key: Option<u64>,
+    /// Background work: microseconds by which it ranks behind its arrival, so the longest that it lets asks in the
+    /// foreground go before it. 0: foreground. Without effect under `fair`, where it has its key's share.
+    pub behind_us: u64,
+    /// Whoever asks keeps what is refused for later: counted as enqueued, not as refused.
+    pub overflows: bool,
 }
 
 impl Ask {
     /// An ask with everything as the api's rules say.
     #[must_use]
     pub fn new(api: ApiId) -> Ask {
-        Ask { api, weight: None, wait_us: None, place: Place::Any, key: None }
+        Ask { api, weight: None, wait_us: None, place: Place::Any, key: None, behind_us: 0, overflows: false }
     }
 }
 
@@ -279,6 +284,8 @@ impl Gate {
             key: ask.key.unwrap_or(u64::from(ask.api.0)),
             arrival: now,
             wait_us: ask.wait_us.unwrap_or(rule.wait_us).max(self.least_wait_us),
+            behind_us: ask.behind_us,
+            overflows: ask.overflows,
             again: false,
         };
         let answer = self.admit(now, request, out);
@@ -421,7 +428,12 @@ impl Gate {
             (Reason::PodFull, Place::Pin(pod)) => self.ledger.elsewhere(request.weight, pod),
             _ => None,
         };
-        self.apis[request.api.index()].counts.count_refusal(reason);
+        let counts = &mut self.apis[request.api.index()].counts;
+        counts.count_refusal(reason);
+        if request.overflows {
+            counts.overflowed += 1;
+            counts.enqueued += 1;
+        }
         Refusal::NotNow {
             reason,
             api: request.api,
@@ -505,11 +517,6 @@ impl Gate {
         let now = self.pass(now, out);
         self.ledger.exchange(now, Change::InUse(pod, in_use), &mut self.grants);
         self.hand_over(now, out);
-    }
-
-    /// A request that was admitted failed at its pod.
-    pub fn count_failed(&mut self, api: ApiId) {
-        self.apis[api.index()].counts.failed += 1;
     }
 
     /// Time never runs back, and who waited out its time goes first of all.

@@ -11,7 +11,7 @@ mod accounts;
 mod lives;
 mod serve;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::ids::{ApiId, PodId, Ticket};
 use crate::policy::Units;
@@ -74,10 +74,15 @@ impl Record {
         credit.filter(|lent| matches!(lent.account, Account::Pod(_))).map(|lent| lent.units).sum()
     }
 
-    /// What it may still use of an api's `max`.
+    /// What it may still use of an api's `max`, what is on its way included.
     fn spare(&self, api: ApiId) -> Units {
-        let held = self.holds.get(&Account::Api(api)).copied().unwrap_or(0);
-        held.saturating_sub(self.used.get(&api).copied().unwrap_or(0))
+        self.held_of(Account::Api(api)).saturating_sub(self.used.get(&api).copied().unwrap_or(0))
+    }
+
+    /// What it may hold of one account, what is on its way included.
+    fn held_of(&self, account: Account) -> Units {
+        let coming = self.pending.iter().filter(|lent| lent.account == account);
+        self.holds.get(&account).copied().unwrap_or(0) + coming.map(|lent| lent.units).sum::<Units>()
     }
 
     /// Everything it may hold, per account.
@@ -384,8 +389,11 @@ impl Keeper {
     fn answer(&self, report: &Report, verdict: Verdict) -> Reply {
         let recovering = self.is_recovering();
         let record = self.records.get(&report.gate);
-        let over = record.iter().flat_map(|record| record.holds.keys().copied());
-        let over = over.filter(|account| self.accounts.is_over(*account));
+        let over: BTreeSet<Account> = record.map_or(BTreeSet::new(), |record| {
+            let coming = record.pending.iter().filter(|lent| lent.units > 0).map(|lent| lent.account);
+            let held = record.holds.keys().copied().chain(coming);
+            held.filter(|account| self.accounts.is_over(*account)).collect()
+        });
         let pending = record.filter(|record| !record.syncing).map(|record| &record.pending);
         Reply {
             stamp: report.stamp,
@@ -399,7 +407,7 @@ impl Keeper {
             recovering,
             recall: record.and_then(|record| record.recall),
             kept: self.kept(),
-            over: over.take(crate::shared::PART_MAX).collect(),
+            over: over.into_iter().take(crate::shared::PART_MAX).collect(),
             pace_us: self.records.len() as u64 * GATE_PACE_US,
             version: self.version,
             gates: self.records.len() as u32,

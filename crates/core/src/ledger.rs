@@ -424,7 +424,7 @@ impl Ledger {
     pub(crate) fn outlook(&mut self, now: Micros, request: &Request, obstacle: Obstacle) -> Outlook {
         let Ledger { line, ranker, book, rates, .. } = self;
         let rank = line.rank_of_newcomer(request, ranker);
-        let queued = line.units() + u64::from(request.weight);
+        let queued = line.units_around(request) + u64::from(request.weight);
         match (obstacle, request.place) {
             (Obstacle::ApiMax, _) => Outlook {
                 ahead: line.units_ahead(request, rank, ranker, |class| class.api == request.api),

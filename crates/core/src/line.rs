@@ -21,6 +21,8 @@ pub(crate) struct ClassKey {
     pub(crate) pin: Option<PodId>,
     /// The fairness key; 0 unless the order is `fair`.
     pub(crate) key: u64,
+    /// Ranks behind its arrival. A class of its own, so that a backlog is not walked by each ask that goes before it.
+    pub(crate) background: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,13 +54,13 @@ pub(crate) struct Line {
     seq: u64,
     /// The same for asks that come back from a pod: they go first among equals, as they did before.
     seq_again: u64,
-    /// Units asked for by all waiters.
-    units: u64,
+    /// Units asked for by waiters in the foreground, and by those in the background.
+    units: [u64; 2],
 }
 
 impl Line {
     pub(crate) fn new() -> Line {
-        Line { waiters: Slab::new(), classes: BTreeMap::new(), seq: SEQ_FRESH, seq_again: 0, units: 0 }
+        Line { waiters: Slab::new(), classes: BTreeMap::new(), seq: SEQ_FRESH, seq_again: 0, units: [0; 2] }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -69,8 +71,19 @@ impl Line {
         self.waiters.len() == 0
     }
 
+    /// Units asked for by all waiters.
     pub(crate) fn units(&self) -> u64 {
-        self.units
+        self.units.iter().sum()
+    }
+
+    /// Units asked for by waiters in the foreground: what background work asks for stands in nobody's way.
+    pub(crate) fn units_in_front(&self) -> u64 {
+        self.units[0]
+    }
+
+    /// Units that are queued as `request` sees it.
+    pub(crate) fn units_around(&self, request: &Request) -> u64 {
+        if request.behind_us > 0 { self.units() } else { self.units[0] }
     }
 
     pub(crate) fn get(&self, ticket: Ticket) -> Option<&Waiter> {
@@ -92,7 +105,7 @@ impl Line {
         let rank = Rank { value: ranker.value(&request), seq: *seq };
         *seq += 1;
         let ticket = Ticket(self.waiters.insert(Waiter { request, rank }));
-        self.units += u64::from(request.weight);
+        self.units[usize::from(request.behind_us > 0)] += u64::from(request.weight);
         let class = self.classes.entry(class_of(&request, ranker)).or_default();
         class.live += 1;
         let at = match class.entries.back() {
@@ -105,7 +118,7 @@ impl Line {
 
     pub(crate) fn leave(&mut self, ticket: Ticket, ranker: &Ranker) -> Option<Waiter> {
         let waiter = self.waiters.remove(ticket.0)?;
-        self.units -= u64::from(waiter.request.weight);
+        self.units[usize::from(waiter.request.behind_us > 0)] -= u64::from(waiter.request.weight);
         let key = class_of(&waiter.request, ranker);
         let class = self.classes.get_mut(&key).expect("a waiter's class exists");
         class.live -= 1;
@@ -228,13 +241,13 @@ impl Line {
     /// Puts the same tickets back with changed requests.
     pub(crate) fn rebuild(&mut self, requests: &[(Ticket, Request)], ranker: &Ranker) {
         self.classes.clear();
-        self.units = 0;
+        self.units = [0; 2];
         for (ticket, request) in requests {
             let waiter = self.waiters.get_mut(ticket.0).expect("its ticket was just read");
             waiter.request = *request;
             waiter.rank.value = ranker.value(request);
             let rank = waiter.rank;
-            self.units += u64::from(request.weight);
+            self.units[usize::from(request.behind_us > 0)] += u64::from(request.weight);
             let class = self.classes.entry(class_of(request, ranker)).or_default();
             class.live += 1;
             let at = class.entries.partition_point(|(other, _)| *other < rank);
@@ -244,9 +257,12 @@ impl Line {
 
     /// Recomputes what is kept incrementally.
     pub(crate) fn audit(&self) -> Result<(), String> {
-        let units: u64 = self.iter().map(|(_, waiter)| u64::from(waiter.request.weight)).sum();
+        let mut units = [0u64; 2];
+        for (_, Waiter { request, .. }) in self.iter() {
+            units[usize::from(request.behind_us > 0)] += u64::from(request.weight);
+        }
         if units != self.units {
-            return Err(format!("waiters ask {units} units, kept as {}", self.units));
+            return Err(format!("waiters ask {units:?} units, kept as {:?}", self.units));
         }
         let live: usize = self.classes.values().map(|class| class.live).sum();
         if live != self.waiters.len() {
@@ -271,5 +287,5 @@ fn class_of(request: &Request, ranker: &Ranker) -> ClassKey {
         Place::Any | Place::Prefer(_) => None,
     };
     let key = if ranker.is_fair() { request.key } else { 0 };
-    ClassKey { api: request.api, weight: request.weight, pin, key }
+    ClassKey { api: request.api, weight: request.weight, pin, key, background: request.behind_us > 0 }
 }

@@ -21,7 +21,8 @@ pub(crate) struct Rank {
 
 /// Makes ranks.
 ///
-/// `light-first` and `fifo` fix an ask's rank when it arrives. `fair` is start-time fair queueing: the
+/// `light-first` and `fifo` fix an ask's rank when it arrives; background work ranks by a bound of its own behind
+/// its arrival, so it goes after the foreground and yet never starves. `fair` is start-time fair queueing: the
 /// rank is the start tag of the ask's key, which moves only when the key is *served*; so asks that gave
 /// up cost their key nothing. Light asks slip past a heavy head wherever single units come free, so a key
 /// that was passed keeps its tag (up to [`LAG_MAX`]), and one that [is ahead](Ranker::is_ahead) holds back.
@@ -65,6 +66,10 @@ impl Ranker {
     /// The number that an ask keeps while it waits.
     pub(crate) fn value(&self, request: &Request) -> u64 {
         match self.order {
+            // Among background work the first come goes first: waits are long, and so an offset would be.
+            Order::Fifo | Order::LightFirst if request.behind_us > 0 => {
+                request.arrival.0.saturating_add(request.behind_us)
+            }
             Order::Fifo => request.arrival.0,
             // The key's start tag stands in for it when waiters are compared.
             Order::Fair => 0,

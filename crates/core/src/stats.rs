@@ -1,5 +1,7 @@
 //! What a gate counted, per api.
 
+use crate::gate::Gate;
+use crate::ids::ApiId;
 use crate::refusal::Reason;
 
 /// Upper bounds of the wait histogram, microseconds; one more bucket holds what is above.
@@ -14,6 +16,10 @@ pub struct ApiCounts {
     pub admitted: u64,
     /// Refusals by [`Reason::ALL`]; in `shadow` those that would have been refused or made to wait.
     pub refused: [u64; Reason::ALL.len()],
+    /// Requests kept for later: those of `overflowed`, and those that asked for it.
+    pub enqueued: u64,
+    /// Requests counted in `refused` that were kept for later.
+    pub overflowed: u64,
     /// Clients that left while waiting.
     pub cancelled: u64,
     /// Requests that were admitted and whose pod then failed.
@@ -33,6 +39,12 @@ impl ApiCounts {
         self.refused.iter().sum()
     }
 
+    /// Refusals that were told to a client: all but those whose request was kept for later.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.refused_all() - self.overflowed
+    }
+
     #[inline]
     pub(crate) fn count_wait(&mut self, waited_us: u64) {
         self.admitted += 1;
@@ -48,5 +60,17 @@ impl ApiCounts {
     pub(crate) fn count_refusal(&mut self, reason: Reason) {
         let index = Reason::ALL.iter().position(|other| *other == reason);
         self.refused[index.expect("ALL names every reason")] += 1;
+    }
+}
+
+impl Gate {
+    /// A request was kept for later without having asked.
+    pub fn count_enqueued(&mut self, api: ApiId) {
+        self.apis[api.index()].counts.enqueued += 1;
+    }
+
+    /// A request that was admitted failed at its pod.
+    pub fn count_failed(&mut self, api: ApiId) {
+        self.apis[api.index()].counts.failed += 1;
     }
 }

@@ -305,6 +305,14 @@ impl Book {
         Some(view)
     }
 
+    /// The pod of a lease that is held.
+    pub(crate) fn pod_of(&self, name: &Name) -> Option<Arc<Pod>> {
+        match &self.lock().entry_named_mut(name)?.stage {
+            Stage::Held(held) => Some(held.pod.clone()),
+            Stage::Waiting { .. } => None,
+        }
+    }
+
     /// Given back, or cancelled. True if there was something to end.
     pub(crate) fn end(&self, name: &Name, ended: Ended) -> bool {
         let mut state = self.lock();

@@ -41,6 +41,8 @@ pub(crate) struct Pod {
     pub(crate) id: PodId,
     pub(crate) name: String,
     pub(crate) url: String,
+    /// `host:port`, to connect to.
+    pub(crate) authority: String,
 }
 
 impl Directory {
@@ -77,8 +79,12 @@ impl Rules {
             if pods.len() <= id.index() {
                 pods.resize(id.index() + 1, None);
             }
-            pods[id.index()] =
-                Some(Arc::new(Pod { id, name: settings.name.clone(), url: settings.url.to_string() }));
+            pods[id.index()] = Some(Arc::new(Pod {
+                id,
+                name: settings.name.clone(),
+                url: settings.url.to_string(),
+                authority: settings.url.authority(),
+            }));
         }
         Rules {
             pool: config.pool.clone(),

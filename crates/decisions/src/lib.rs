@@ -17,6 +17,7 @@ mod counters;
 mod directory;
 mod http;
 mod names;
+mod probes;
 mod server;
 mod settings;
 mod socket;

@@ -21,6 +21,7 @@ use crate::http;
 use crate::http::pods::PodsDoor;
 use crate::http::reply::Delivery;
 use crate::names::Id;
+use crate::probes::Probes;
 use crate::settings::{Limits, Settings};
 use crate::socket::{self, Bound, Listener, Stream, Watched};
 use crate::tls::{self, Token};
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) book: Arc<Book>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) pods: Option<Arc<PodsDoor>>,
+    pub(crate) probes: Arc<Probes>,
     pub(crate) token: Token,
     pub(crate) limits: Limits,
     tally: Arc<Tally>,
@@ -145,12 +147,14 @@ impl Decisions {
         let (stop, stopped) = watch::channel(false);
         let (counters, tally) = (Arc::new(Counters::default()), Arc::new(Tally::default()));
         let book = Book::new(settings.gate.clone(), gate.clone(), counters.clone(), tally.clone());
+        let probes = Arc::new(Probes::new(gate.clone(), directory.clone()));
         let shared = Arc::new(Shared {
             gate,
             directory,
             book: Arc::new(book),
             counters,
             pods: settings.pods.clone(),
+            probes,
             token: Token::new(settings.token.clone()),
             limits: settings.limits,
             tally,

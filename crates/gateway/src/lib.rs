@@ -20,9 +20,11 @@
 mod admin;
 mod answer;
 mod connection;
+mod forward;
 mod headers;
 mod hold;
 mod live;
+mod overflow;
 mod problem;
 mod proxy;
 mod server;
@@ -33,5 +35,7 @@ mod upstream;
 
 pub use admin::pods::pod_call;
 pub use admin::{Admin, Control, ControlError, PatchAnswer, Registration};
+pub use forward::Forwarder;
 pub use live::Live;
+pub use overflow::OverflowDoor;
 pub use server::{DrainReport, Gateway};

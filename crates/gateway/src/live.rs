@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sluicegate::{ApiId, Ask, Gate, PodId};
-use sluicegate_config::{Config, OnDisconnect, PodScheme, PodSettings, Routes, Upgrade};
+use sluicegate_config::{Config, OnDisconnect, Overflow, PodScheme, PodSettings, Routes, Upgrade};
 
 /// The rules now in force: routes, api settings and the addresses of the pods.
 ///
@@ -43,8 +43,12 @@ pub(crate) struct ApiRule {
     pub(crate) max_hold: Duration,
     /// After the response headers.
     pub(crate) max_stream: Option<Duration>,
+    /// Longest wait for room.
+    pub(crate) wait: Duration,
     /// The lease of a tunnel ends at its 101.
     pub(crate) handshake_only: bool,
+    /// What finds no room is kept for later.
+    pub(crate) enqueues: bool,
 }
 
 /// Where a pod is and how it behaves. One `Arc` lives as long as the settings stay the same: idle
@@ -102,7 +106,9 @@ impl Rules {
                 exempt: policy.exempt,
                 max_hold: settings.max_hold,
                 max_stream: settings.max_stream,
+                wait: Duration::from_micros(policy.wait_us),
                 handshake_only: settings.upgrade == Upgrade::Handshake,
+                enqueues: settings.overflow == Overflow::Enqueue,
             });
         }
         let mut pods: Vec<Option<Arc<PodTarget>>> = Vec::new();
@@ -145,6 +151,11 @@ impl Rules {
             ask = ask.key(hasher.finish());
         }
         ask
+    }
+
+    /// The rule of the api of this name.
+    pub(crate) fn api_named(&self, name: &str) -> Option<ApiRule> {
+        self.apis.iter().find(|rule| self.api_name(rule.id) == name).copied()
     }
 
     pub(crate) fn api_name(&self, id: ApiId) -> &str {

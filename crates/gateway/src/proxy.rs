@@ -19,6 +19,7 @@ use crate::connection::Client;
 use crate::headers;
 use crate::hold::{Hold, Working, discard_refusal};
 use crate::live::{ApiRule, PodTarget};
+use crate::overflow::{self, Kept, NotKept, OverflowDoor, Wish};
 use crate::problem::{self, Problem};
 use crate::server::{Busy, Worker};
 use crate::tunnel::Tunnel;
@@ -37,7 +38,12 @@ pub(crate) async fn answer(
 
 async fn admit(client: &Client, mut request: Request<Incoming>) -> Response<AnswerBody> {
     let worker = &client.worker;
-    let (rule, ask) = {
+    if let Some(door) = &worker.overflow
+        && let Some(rest) = door.below(request.uri().path())
+    {
+        return Box::pin(overflow::answer(door, &request, rest)).await;
+    }
+    let (rule, mut ask) = {
         let rules = worker.live.rules();
         let api = rules.routes.find(request.method().as_str(), request.uri().path());
         let rule = rules.apis[api];
@@ -53,6 +59,18 @@ async fn admit(client: &Client, mut request: Request<Incoming>) -> Response<Answ
     if request.method() == Method::CONNECT {
         return asking.problem(Problem::MethodNotAllowed, "CONNECT is for forward proxies");
     }
+    let wish = match asking.may_keep(&request) {
+        None => None,
+        Some(door) => {
+            let wish = Box::new(asking.wish(request.headers()));
+            if wish.at_once || wish.is_known(door).await {
+                worker.gate.count_enqueued(rule.id);
+                return Box::pin(Job::new(asking, request, worker.retry_buffer).keep(*wish, None)).await;
+            }
+            ask = wish.shape(ask, rule.wait);
+            Some(wish)
+        }
+    };
     let granted = if rule.exempt {
         asking.exempt()
     } else {
@@ -67,6 +85,9 @@ async fn admit(client: &Client, mut request: Request<Incoming>) -> Response<Answ
     };
     let mut grant = match granted {
         Ok(grant) => grant,
+        Err(stop) if stop.may_come_again() && wish.is_some() => {
+            return Box::pin(Job::new(asking, request, worker.retry_buffer).stopped(wish, stop)).await;
+        }
         Err(stop) => return asking.stopped(&stop),
     };
     // The future of what follows is large and the wait above may be long: 16 KiB is what a waiting
@@ -78,7 +99,7 @@ async fn admit(client: &Client, mut request: Request<Incoming>) -> Response<Answ
             Err(Again::Granted(next)) => grant = next,
             Err(Again::Queued(acquire)) => match job.wait(acquire).await {
                 Ok(next) => grant = next,
-                Err(stop) => return job.asking.stopped(&stop),
+                Err(stop) => return Box::pin(job.stopped(wish, stop)).await,
             },
         }
     }
@@ -95,6 +116,13 @@ enum Stop {
     Refused(Refusal),
     /// The client left with its body partly sent.
     Left,
+}
+
+impl Stop {
+    /// There was only no room now.
+    fn may_come_again(&self) -> bool {
+        matches!(self, Stop::Refused(Refusal::NotNow { .. }))
+    }
 }
 
 /// Why a turn gave no answer.
@@ -118,6 +146,18 @@ struct Asking<'a> {
 impl Asking<'_> {
     fn worker(&self) -> &Worker {
         &self.client.worker
+    }
+
+    /// The overflow, for a request that it can keep: neither a gRPC call nor an upgrade, whose clients wait for a
+    /// protocol that a job does not speak.
+    fn may_keep(&self, request: &Request<Incoming>) -> Option<&OverflowDoor> {
+        let door = self.worker().overflow.as_ref().filter(|_| self.rule.enqueues)?;
+        let plain = !self.grpc && !headers::wants_upgrade(request.headers());
+        plain.then_some(door)
+    }
+
+    fn wish(&self, headers: &HeaderMap) -> Wish {
+        Wish::of(headers, self.worker().live.rules().api_name(self.rule.id))
     }
 
     /// Waits for room.
@@ -218,6 +258,49 @@ impl<'a> Job<'a> {
             fresh: false,
             upgrade,
             asking,
+        }
+    }
+
+    /// Whether all of the body is here or still to come: none was given to a pod and not kept.
+    fn is_whole(&self) -> bool {
+        self.upload.as_ref().is_none_or(Upload::repeatable)
+    }
+
+    /// It was not admitted: it is kept for later if it may be, and else its client is told.
+    async fn stopped(self, wish: Option<Box<Wish>>, stop: Stop) -> Response<AnswerBody> {
+        match (wish, stop) {
+            (Some(wish), Stop::Refused(refusal @ Refusal::NotNow { .. })) if self.is_whole() => {
+                self.keep(*wish, Some(refusal)).await
+            }
+            (_, stop) => self.asking.stopped(&stop),
+        }
+    }
+
+    /// The request becomes a job. `refusal`: what its client would be told else.
+    async fn keep(mut self, wish: Wish, refusal: Option<Refusal>) -> Response<AnswerBody> {
+        let worker = Arc::clone(&self.asking.client.worker);
+        let Some(door) = &worker.overflow else { unreachable!("only a worker with an overflow comes here") };
+        let _busy = Busy::new(&worker);
+        let kept = Kept {
+            api: worker.live.rules().api_name(self.asking.rule.id).to_owned(),
+            method: self.method.clone(),
+            path: self.path.clone(),
+            headers: std::mem::take(&mut self.headers),
+            body: self.upload.as_ref().map_or_else(UploadBody::empty, Upload::next_try),
+        };
+        let retry_after_s = match &refusal {
+            Some(Refusal::NotNow { retry_after_s, .. }) => Some(*retry_after_s),
+            _ => None,
+        };
+        let outcome = overflow::keep(door, wish, kept, retry_after_s).await;
+        self.note_upload();
+        match (outcome, refusal) {
+            (Ok(response), _) => response,
+            // As without an overflow.
+            (Err(NotKept::Full | NotKept::Store(_)), Some(refusal)) => {
+                self.asking.stopped(&Stop::Refused(refusal))
+            }
+            (Err(why), _) => why.answer(),
         }
     }
 
@@ -382,27 +465,37 @@ impl<'a> Job<'a> {
 
     /// The request as this pod is sent it.
     fn request(&self, target: &PodTarget) -> Request<UploadBody> {
-        let body = self.upload.as_ref().map_or_else(UploadBody::empty, Upload::next_try);
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.headers_mut() = self.headers.clone();
-        if target.speaks_h2() {
-            let host = request.headers_mut().remove(header::HOST);
-            let authority = host.and_then(|host| http::uri::Authority::try_from(host.as_bytes()).ok());
-            let mut parts = http::uri::Parts::default();
-            parts.scheme = Some(http::uri::Scheme::HTTP);
-            parts.authority = Some(authority.unwrap_or_else(|| target.authority.clone()));
-            parts.path_and_query = Some(self.path.clone());
-            *request.version_mut() = Version::HTTP_2;
-            *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are there");
-        } else {
-            if !request.headers().contains_key(header::HOST) {
-                request.headers_mut().insert(header::HOST, target.host.clone());
-            }
-            *request.uri_mut() = Uri::from(self.path.clone());
-        }
-        request
+        to_pod(target, &self.method, &self.path, &self.headers, self.upload.as_ref())
     }
+}
+
+/// A request as `target` is sent it.
+pub(crate) fn to_pod(
+    target: &PodTarget,
+    method: &Method,
+    path: &PathAndQuery,
+    headers: &HeaderMap,
+    upload: Option<&Upload>,
+) -> Request<UploadBody> {
+    let mut request = Request::new(upload.map_or_else(UploadBody::empty, Upload::next_try));
+    *request.method_mut() = method.clone();
+    *request.headers_mut() = headers.clone();
+    if target.speaks_h2() {
+        let host = request.headers_mut().remove(header::HOST);
+        let authority = host.and_then(|host| http::uri::Authority::try_from(host.as_bytes()).ok());
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(http::uri::Scheme::HTTP);
+        parts.authority = Some(authority.unwrap_or_else(|| target.authority.clone()));
+        parts.path_and_query = Some(path.clone());
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are there");
+    } else {
+        if !request.headers().contains_key(header::HOST) {
+            request.headers_mut().insert(header::HOST, target.host.clone());
+        }
+        *request.uri_mut() = Uri::from(path.clone());
+    }
+    request
 }
 
 async fn poll_once(acquire: &mut Acquire) -> Poll<Result<Lease, Refusal>> {
@@ -440,7 +533,7 @@ fn host_of(parts: &Parts) -> Option<HeaderValue> {
 
 /// True if an HTTP/2 pod says that it did not look at the request: REFUSED_STREAM, or a GOAWAY
 /// without an error that leaves the stream out.
-fn surely_not_started(error: &hyper::Error) -> bool {
+pub(crate) fn surely_not_started(error: &hyper::Error) -> bool {
     let Some(cause) = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>())
     else {
         return false;

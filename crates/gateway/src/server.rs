@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::connection::serve;
 use crate::live::Live;
+use crate::overflow::OverflowDoor;
 use crate::upstream::{Pools, Probes};
 
 /// Connections the kernel keeps for a worker that is busy.
@@ -55,6 +56,8 @@ pub(crate) struct Worker {
     pub(crate) retry_attempts: u32,
     /// Bytes of a request's body kept for a second try.
     pub(crate) retry_buffer: usize,
+    /// Where requests go that found no room, if their api has it so.
+    pub(crate) overflow: Option<Arc<OverflowDoor>>,
     /// Requests that wait or hold a pod. A drain waits for 0.
     busy: AtomicUsize,
     /// Told when `busy` comes to 0.
@@ -64,6 +67,24 @@ pub(crate) struct Worker {
 /// Counts one request that waits or holds a pod, while it lives.
 pub(crate) struct Busy(Arc<Worker>);
 
+impl Worker {
+    /// One that keeps no bodies for a second try and has no overflow.
+    pub(crate) fn new(gate: Gate, live: Arc<Live>, handle: tokio::runtime::Handle, attempts: u32) -> Worker {
+        Worker {
+            pools: Pools::new(),
+            probes: Arc::new(Probes::new(gate.clone(), live.clone())),
+            gate,
+            live,
+            handle,
+            retry_attempts: attempts,
+            retry_buffer: 0,
+            overflow: None,
+            busy: AtomicUsize::new(0),
+            idle: Notify::new(),
+        }
+    }
+}
+
 impl Gateway {
     /// Listens on `settings.listen` (port 0 takes a free one) and serves from its own threads:
     /// `settings.workers`, or one per core.
@@ -72,6 +93,21 @@ impl Gateway {
     /// The address cannot be listened on (in use, not this machine's, no permission), or a thread
     /// cannot be started. Nothing runs then.
     pub fn start(gate: Gate, live: Arc<Live>, settings: &GatewaySettings) -> io::Result<Gateway> {
+        Gateway::start_with(gate, live, settings, None)
+    }
+
+    /// As [`Gateway::start`]; requests of apis with `overflow: enqueue` that find no room are handed to `overflow`,
+    /// and jobs are answered for under its location.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub fn start_with(
+        gate: Gate,
+        live: Arc<Live>,
+        settings: &GatewaySettings,
+        overflow: Option<OverflowDoor>,
+    ) -> io::Result<Gateway> {
+        let overflow = overflow.map(Arc::new);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = settings.workers.unwrap_or(cores).max(1);
         let listeners = listen(settings.listen, count)?;
@@ -81,17 +117,12 @@ impl Gateway {
         let mut gateway = Gateway { local_addr, workers: Vec::with_capacity(count), stop };
         for (number, listener) in listeners.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let worker = Arc::new(Worker {
-                gate: gate.clone(),
-                live: live.clone(),
-                pools: Pools::new(),
-                probes: probes.clone(),
-                handle: runtime.handle().clone(),
-                retry_attempts: settings.retry_attempts,
-                retry_buffer: settings.retry_buffer,
-                busy: AtomicUsize::new(0),
-                idle: Notify::new(),
-            });
+            let mut worker =
+                Worker::new(gate.clone(), live.clone(), runtime.handle().clone(), settings.retry_attempts);
+            worker.probes = probes.clone();
+            worker.retry_buffer = settings.retry_buffer;
+            worker.overflow.clone_from(&overflow);
+            let worker = Arc::new(worker);
             let (of_thread, stopped) = (worker.clone(), gateway.stop.subscribe());
             let thread = std::thread::Builder::new().name(format!("gateway-{number}")).spawn(move || {
                 let cut = runtime.block_on(run(of_thread, listener, stopped));

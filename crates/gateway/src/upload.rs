@@ -32,7 +32,8 @@ pub(crate) enum UploadError {
 }
 
 struct Source {
-    incoming: Incoming,
+    /// `None`: the whole body was given at once, and is kept.
+    incoming: Option<Incoming>,
     try_number: u32,
     /// The frames so far, while they fit in the buffer.
     kept: Vec<Kept>,
@@ -60,18 +61,23 @@ impl Upload {
         if incoming.is_end_stream() {
             return None;
         }
-        Some(Upload(Arc::new(Mutex::new(Source {
-            incoming,
-            try_number: 0,
-            kept: Vec::new(),
-            kept_bytes: 0,
-            kept_bytes_max,
-            overflown: false,
-            ended: false,
-            client_failed: false,
-            touched: false,
-            waker: None,
-        }))))
+        Some(Upload::of(Source::new(Some(incoming), kept_bytes_max)))
+    }
+
+    /// A body that is here already. `None` if it is empty.
+    pub(crate) fn whole(body: Bytes) -> Option<Upload> {
+        if body.is_empty() {
+            return None;
+        }
+        let mut source = Source::new(None, body.len());
+        source.kept_bytes = body.len();
+        source.kept.push(Kept::Data(body));
+        source.ended = true;
+        Some(Upload::of(source))
+    }
+
+    fn of(source: Source) -> Upload {
+        Upload(Arc::new(Mutex::new(source)))
     }
 
     /// The body for one more try. Ends every earlier one.
@@ -146,7 +152,8 @@ impl Body for UploadBody {
         if source.ended {
             return Poll::Ready(None);
         }
-        let polled = Pin::new(&mut source.incoming).poll_frame(cx);
+        let Some(incoming) = &mut source.incoming else { return Poll::Ready(None) };
+        let polled = Pin::new(incoming).poll_frame(cx);
         match polled {
             Poll::Pending => {
                 source.waker = Some(cx.waker().clone());
@@ -161,7 +168,7 @@ impl Body for UploadBody {
                 if !source.overflown {
                     this.sent += 1;
                 }
-                source.ended = source.incoming.is_end_stream();
+                source.ended = source.incoming.as_ref().is_none_or(Incoming::is_end_stream);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -184,13 +191,32 @@ impl Body for UploadBody {
             // Only asked before the first frame, when what the client declared is the whole.
             Some(upload) => {
                 let source = upload.lock();
-                if source.touched { SizeHint::default() } else { source.incoming.size_hint() }
+                match &source.incoming {
+                    None => SizeHint::with_exact(source.kept_bytes as u64),
+                    Some(_) if source.touched => SizeHint::default(),
+                    Some(incoming) => incoming.size_hint(),
+                }
             }
         }
     }
 }
 
 impl Source {
+    fn new(incoming: Option<Incoming>, kept_bytes_max: usize) -> Source {
+        Source {
+            incoming,
+            try_number: 0,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            kept_bytes_max,
+            overflown: false,
+            ended: false,
+            client_failed: false,
+            touched: false,
+            waker: None,
+        }
+    }
+
     fn keep(&mut self, frame: &Frame<Bytes>) {
         self.touched = true;
         if self.overflown {

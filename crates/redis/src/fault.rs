@@ -33,7 +33,9 @@ pub(crate) fn refused(place: &str, doing: &str, error: &ServerError) -> LinkErro
     let details = error.details().unwrap_or_default();
     let code = code_of(error);
     let kind = match code {
-        "ERR" if details.contains("user_script") => LinkErrorKind::Protocol,
+        "ERR" if details.contains("user_script") || details.contains("user_function") => {
+            LinkErrorKind::Protocol
+        }
         _ => LinkErrorKind::Refused,
     };
     let details = details.strip_prefix(code).unwrap_or(details).trim();
@@ -73,7 +75,7 @@ fn mend(code: &str) -> &'static str {
         "LOADING" => "; it still reads its data: wait",
         "OOM" => "; it has no memory left: raise `maxmemory`",
         "MISCONF" => "; it cannot write its snapshot: see its log",
-        "BUSY" => "; another script runs for too long: see `SCRIPT KILL`",
+        "BUSY" => "; another script runs for too long: see `SCRIPT KILL` and `FUNCTION KILL`",
         "NOSCRIPT" => "; it forgot its scripts at once: does something flush them?",
         _ => "",
     }

@@ -11,12 +11,15 @@
 //! - **Names travel, numbers stay.** Core's ids are one gate's own; on the wire an api is `a:NAME`, a pod
 //!   `p:NAME`, the trickle `t`.
 //!
+//! [`RedisJobs`] keeps the jobs of the overflow.
+//!
 //! [`online::check`] looks whether a server is fit to hold a ledger.
 
 mod codec;
 mod ear;
 mod fault;
 mod greet;
+mod jobs;
 mod keys;
 pub mod online;
 mod scripts;
@@ -28,7 +31,8 @@ mod topology;
 mod twin;
 mod wire;
 
+pub use jobs::RedisJobs;
 pub use keys::Keys;
-pub use scripts::ACCESS;
+pub use scripts::{ACCESS, JOBS_ACCESS};
 pub use settings::{Address, Kind, Settings, Tls};
 pub use store::RedisLedger;

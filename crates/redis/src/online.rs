@@ -47,7 +47,7 @@ impl fmt::Display for Finding {
 }
 
 /// Looks at the server as a gate with these settings would use it. Errors come first. Blocks for some seconds at most
-/// per address. Leaves nothing behind at the server but the scripts in its cache.
+/// per address. Leaves nothing behind at the server but the scripts.
 #[must_use]
 pub fn check(settings: &Settings, pool: &str, ttl: Duration) -> Vec<Finding> {
     let keys = Keys::of(pool);
@@ -129,10 +129,18 @@ impl Look {
     fn rights(&mut self, settings: &Settings) -> Result<(), LinkError> {
         let user = settings.user.as_deref().unwrap_or("default");
         let mend = format!("ACL SETUSER {user} {ACCESS}");
-        for script in [EXCHANGE, DOCUMENT, GATES] {
+        for script in [DOCUMENT, GATES] {
             if let Err(error) = script.load(&mut self.wire, TIME) {
                 return self.no_right(error, mend);
             }
+        }
+        // Without keys it does nothing.
+        let called = EXCHANGE.load(&mut self.wire, TIME).and_then(|exchange| {
+            let command = exchange.command(&[]);
+            exchange.run(&mut self.wire, &command, TIME)
+        });
+        if let Err(error) = called {
+            return self.no_right(error, mend);
         }
         let run = PROBE.load(&mut self.wire, TIME).and_then(|probe| {
             let mut command = probe.command(&[self.keys.probe()]);

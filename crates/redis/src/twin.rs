@@ -22,6 +22,7 @@ use crate::codec;
 use crate::keys::Keys;
 
 const DUMP: &str = include_str!("twin/dump.lua");
+const NAME: &str = "twin";
 const TTL_US: u64 = 500_000;
 const APIS: u32 = 4;
 
@@ -221,7 +222,6 @@ struct Twins {
     wire: Connection,
     keys: Keys,
     names: Names,
-    exchange: String,
     dump: String,
     keeper: Keeper,
     earlier: Keeper,
@@ -232,25 +232,21 @@ struct Twins {
 impl Twins {
     fn new(redis: &Redis, names: Names) -> Twins {
         let mut wire = redis.connect().expect("it runs");
-        let load = |wire: &mut Connection, script: &str| {
-            let digest = redis::cmd("SCRIPT").arg("LOAD").arg(script).query::<String>(wire);
-            digest.expect("the script is sound")
-        };
         // The clock is the test's, and what is pushed is kept for it.
-        let script = crate::scripts::EXCHANGE.text;
+        let script = crate::scripts::EXCHANGE.named(NAME);
         let clocked = script.replace("local time = call('TIME')", "local time = { A[#A - 1], A[#A] }");
         let whole =
             clocked.replace("call('PUBLISH', X.A[1] .. id, ", "call('RPUSH', 'pushes', id .. '\\n' .. ");
         assert_eq!(whole.matches("A[#A]").count(), 1, "the script reads its clock in one place");
         assert_eq!(whole.matches("RPUSH").count(), 1, "the script pushes in one place");
-        let exchange = load(&mut wire, &whole);
-        let dump = load(&mut wire, DUMP);
+        let load = redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(&whole).exec(&mut wire);
+        load.expect("the library is sound");
+        let dump = redis::cmd("SCRIPT").arg("LOAD").arg(DUMP).query(&mut wire).expect("the script is sound");
         let keeper = Keeper::new(Rules::default());
         Twins {
             wire,
             keys: Keys::of("twins"),
             names,
-            exchange,
             dump,
             earlier: keeper.clone(),
             keeper,
@@ -263,16 +259,16 @@ impl Twins {
         command.query(&mut self.wire).expect("it is answered")
     }
 
-    fn keyed(&self, digest: &str) -> Cmd {
-        let mut command = redis::cmd("EVALSHA");
+    fn keyed(&self, command: &str, what: &str) -> Cmd {
+        let mut command = redis::cmd(command);
         let keys = self.keys.all();
-        command.arg(digest).arg(keys.len()).arg(&keys[..]);
+        command.arg(what).arg(keys.len()).arg(&keys[..]);
         command
     }
 
     /// One report at both.
     fn exchange(&mut self, report: &Report) -> Result<Reply, String> {
-        let mut command = self.keyed(&self.exchange.clone());
+        let mut command = self.keyed("FCALL", NAME);
         codec::report(&mut command, &self.keys.channels(), "puppet", &self.names, report)?;
         command.arg(self.now / 1_000_000).arg(self.now % 1_000_000);
         let value = self.call(&command);
@@ -280,7 +276,8 @@ impl Twins {
         let mut pushes = Vec::new();
         let reply = self.keeper.exchange(Micros(self.now), report, &mut pushes);
         if said.reply != reply {
-            return Err(format!("report {report:#?}\nscript {:#?}\nkeeper {reply:#?}", said.reply));
+            let state = self.compare().err().unwrap_or_default();
+            return Err(format!("report {report:#?}\nscript {:#?}\nkeeper {reply:#?}\n{state}", said.reply));
         }
         let heard = self.pushed();
         if heard != pushes || said.pushes as usize != pushes.len() {
@@ -305,7 +302,7 @@ impl Twins {
     }
 
     fn compare(&mut self) -> Result<(), String> {
-        let command = self.keyed(&self.dump.clone());
+        let command = self.keyed("EVALSHA", &self.dump);
         let value = self.call(&command);
         let mut script: Vec<String> = redis::from_redis_value(value).expect("lines");
         script.sort_unstable();

@@ -54,6 +54,22 @@ impl Ask {
         self
     }
 
+    /// Background work: it ranks behind what arrives up to `behind` after it, and so never waits for more than that
+    /// long behind the foreground. Give it a long [`wait`](Ask::wait) too. Under `order: fair` it has the share of its
+    /// key instead.
+    #[must_use]
+    pub fn background(mut self, behind: Duration) -> Ask {
+        self.0.behind_us = u64::try_from(behind.as_micros()).unwrap_or(u64::MAX).max(1);
+        self
+    }
+
+    /// What is refused is kept for later: counted as outcome `enqueued`, not as `refused`.
+    #[must_use]
+    pub fn overflows(mut self) -> Ask {
+        self.0.overflows = true;
+        self
+    }
+
     /// Whom `order: fair` shares between, in place of the api: a hash of the caller, say.
     #[must_use]
     pub fn key(mut self, key: u64) -> Ask {

@@ -117,6 +117,10 @@ impl Engine {
         either!(self, core => core.report_in_use(now, pod, units, out));
     }
 
+    pub(crate) fn count_enqueued(&mut self, api: ApiId) {
+        either!(self, core => core.count_enqueued(api));
+    }
+
     pub(crate) fn count_failed(&mut self, api: ApiId) {
         either!(self, core => core.count_failed(api));
     }

@@ -341,6 +341,11 @@ impl Gate {
         self.handle.step(|core, now, out| core.report_in_use(now, pod, units, out));
     }
 
+    /// A request was kept for later without having asked: counted as outcome `enqueued`.
+    pub fn count_enqueued(&self, api: ApiId) {
+        self.handle.step(|core, _, _| core.count_enqueued(api));
+    }
+
     /// A request that was admitted failed at its pod: counted as outcome `failed`.
     pub fn count_failed(&self, api: ApiId) {
         self.handle.step(|core, _, _| core.count_failed(api));

@@ -31,6 +31,7 @@ mod courier;
 mod ear;
 mod engine;
 mod gate;
+pub mod jobs;
 mod lease;
 pub mod link;
 mod shared;

@@ -6,6 +6,7 @@
 
 pub mod buckets;
 pub mod client;
+pub mod jobs;
 pub mod ports;
 pub mod process;
 pub mod proxy;

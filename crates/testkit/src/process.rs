@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -20,6 +21,8 @@ pub struct Process {
     lines: Arc<Mutex<Vec<String>>>,
     /// The threads that read them; each ends when the last process that writes there has.
     readers: Vec<JoinHandle<()>>,
+    /// It leads a process group of its own, which is killed as a whole.
+    leads: bool,
 }
 
 impl Process {
@@ -46,7 +49,19 @@ impl Process {
             keep(child.stdout.take().expect("stdout is piped"), Arc::clone(&lines)),
             keep(child.stderr.take().expect("stderr is piped"), Arc::clone(&lines)),
         ];
-        Self { name, child, lines, readers }
+        Self { name, child, lines, readers, leads: false }
+    }
+
+    /// As [`Process::spawn`], for a program whose children would outlive it (a master with workers): [`Process::kill`] and
+    /// the drop kill all of them.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn spawn_group(mut command: Command) -> Self {
+        command.process_group(0);
+        let mut process = Self::spawn(command);
+        process.leads = true;
+        process
     }
 
     /// The process id.
@@ -139,6 +154,11 @@ impl Process {
 
     /// Kills it (SIGKILL) and waits for its end; nothing happens if it has ended.
     pub fn kill(&mut self) {
+        if self.leads {
+            // Fails only when none of the group is left.
+            let group = format!("-{}", self.id());
+            let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        }
         // Both fail only when the child has been waited for: then it is gone, as asked.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -14,7 +14,7 @@ use crate::Outcome;
 use crate::stats::Spread;
 
 /// Commands that gates and rivals send; what scripts call counts in the script.
-const SENT: [&str; 3] = ["evalsha", "decrby", "incrby"];
+const SENT: [&str; 4] = ["fcall", "evalsha", "decrby", "incrby"];
 
 /// A run and its bill.
 pub(super) struct Cost {

@@ -273,5 +273,5 @@ impl Speaker {
 }
 
 fn script_time(redis: &Redis) -> Duration {
-    redis.commands().get("evalsha").map_or(Duration::ZERO, |command| command.time)
+    redis.commands().get("fcall").map_or(Duration::ZERO, |command| command.time)
 }

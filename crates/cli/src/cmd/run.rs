@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, Outcome, load};
 use crate::args;
+use crate::background::Backstage;
 use crate::pool::{self, Pool};
 
 mod decisions;
@@ -31,10 +32,12 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
         .enable_all()
         .build()
         .map_err(|error| Failure::of("no runtime", &error))?;
+    let backstage = Backstage::start(&pool, &config)?;
     let gateway = match &config.gateway {
         Some(settings) => {
             let place = format!("gateway cannot listen on {}", settings.listen);
-            let gateway = Gateway::start(pool.gate.clone(), Arc::clone(&pool.live), settings);
+            let door = backstage.as_ref().and_then(Backstage::door);
+            let gateway = Gateway::start_with(pool.gate.clone(), Arc::clone(&pool.live), settings, door);
             Some(gateway.map_err(|error| Failure::of(place, &error))?)
         }
         None => None,
@@ -74,6 +77,11 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
     // Kept until the ledger knows that this gate goes: their requests still run.
     let envoy = envoy.and_then(envoy::drained);
     let cut = gateway + decisions.map_or(0, decisions::drained) + envoy.as_ref().map_or(0, |left| left.cut);
+    if let Some(backstage) = backstage
+        && !runtime.block_on(backstage.stop(args.drain))
+    {
+        tracing::warn!("work in the background was cut; it is done again after the next start");
+    }
     let code = if cut == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if !pool.gate.leave(LEAVE_MAX) {
         tracing::warn!("the ledger was not told that this gate goes; its credit comes back after the ttl");

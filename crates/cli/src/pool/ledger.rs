@@ -57,7 +57,8 @@ fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn connection(redis: &RedisSettings) -> Settings {
+/// How the Redis of `redis` is reached.
+pub(crate) fn connection(redis: &RedisSettings) -> Settings {
     let kind = match &redis.kind {
         RedisKind::Single => Kind::Single,
         RedisKind::Sentinel(master) => Kind::Sentinel(master.clone()),

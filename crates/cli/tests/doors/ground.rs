@@ -25,7 +25,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// At which of the program's listeners the proxy asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asks {
-    #[allow(dead_code, reason = "for doors that ask over HTTP")]
     Http,
     ExtProc,
 }

@@ -6,8 +6,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::print_stderr, reason = "a long test says how far it is")]
 
+mod behind;
 mod cell;
+mod endings;
 mod envoy;
 mod ground;
 mod matrix;
+mod nginx;
+#[allow(dead_code, reason = "the other tests use more of it")]
+#[path = "../it/running.rs"]
+mod running;
 mod visitor;

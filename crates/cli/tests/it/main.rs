@@ -5,6 +5,7 @@
 mod check;
 mod decisions;
 mod demo;
+mod overflow;
 mod plan;
 mod registered;
 mod run;

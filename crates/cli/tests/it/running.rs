@@ -57,7 +57,7 @@ pub(crate) struct Running {
     pub(crate) process: Process,
     pub(crate) gateway: SocketAddr,
     pub(crate) admin: SocketAddr,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Running {
@@ -73,7 +73,13 @@ impl Running {
             Process::start(env!("CARGO_BIN_EXE_sluicegate"), &["run", "-c", folder.config().as_str()]);
         let gateway = process.line(SOON, |line| listens(line, "gateway listening"));
         let admin = process.line(SOON, |line| listens(line, "admin listening"));
-        Running { process, gateway, admin, _folder: folder }
+        Running { process, gateway, admin, folder }
+    }
+
+    /// Another process with the same file, after this one.
+    pub(crate) fn again(mut self) -> Running {
+        self.process.kill();
+        Running::in_folder(self.folder)
     }
 
     pub(crate) async fn state(&self) -> serde_json::Value {

@@ -115,7 +115,7 @@ impl Check<'_> {
                 self.problem(at![path[0], path[1]], what, "give each listener its own port");
             }
         }
-        if all.is_empty() && !socket {
+        if all.is_empty() && !socket && file.workers.is_none() {
             let what = "no role: `run` would have nothing to do";
             self.warning(&[], what, "add `gateway: {listen: \"127.0.0.1:8080\"}`");
         }

@@ -4,6 +4,7 @@ mod ledger;
 mod listeners;
 pub(crate) mod pods;
 pub(crate) mod pool;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +104,8 @@ impl Check<'_> {
         let decisions = file.decisions.as_ref().map(|decisions| self.decisions(decisions));
         self.listeners(file);
         let ledger = self.ledger(file.ledger.as_ref());
+        let overflow = self.overflow(file, &settings, &ledger);
+        let workers = file.workers.as_ref().map(|workers| self.workers(workers, &settings));
         let config = Config {
             pool: file.pool.as_ref()?.0.clone(),
             policy,
@@ -114,6 +117,8 @@ impl Check<'_> {
             gateway,
             admin,
             decisions,
+            overflow,
+            workers,
             fair_header,
             origin: Arc::clone(origin),
         };
@@ -222,7 +227,7 @@ impl Check<'_> {
                 self.warning(at!["apis", *index, "match"], what, mend);
             }
         }
-        let by_name = file.decisions.is_some() || file.gateway.is_none();
+        let by_name = file.decisions.is_some() || file.workers.is_some() || file.gateway.is_none();
         for (index, api) in listed.iter().enumerate() {
             if api.pattern.is_none() && api.name.0 != "default" && !by_name {
                 let what = "no request gets here: there is no `match`, and a gateway does not ask by name";

@@ -286,7 +286,7 @@ impl Keeper {
     fn tell_holders(&self, told: &mut BTreeSet<GateId>) {
         let Some(claim) = self.claim else { return };
         let account = Account::Pod(claim.pod);
-        let holders = self.records.iter().filter(|(_, record)| record.holds.contains_key(&account));
+        let holders = self.records.iter().filter(|(_, record)| record.held_of(account) > 0);
         told.extend(holders.map(|(gate, _)| *gate));
     }
 

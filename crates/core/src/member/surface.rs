@@ -177,6 +177,11 @@ impl Member {
         self.gate.exempt(api)
     }
 
+    /// A request was kept for later without having asked.
+    pub fn count_enqueued(&mut self, api: ApiId) {
+        self.gate.count_enqueued(api);
+    }
+
     /// A request that was admitted failed at its pod.
     pub fn count_failed(&mut self, api: ApiId) {
         self.gate.count_failed(api);

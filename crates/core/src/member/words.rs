@@ -29,7 +29,7 @@ impl Member {
         let terms = (!self.terms_known).then(|| Box::new(self.terms.clone()));
         let leaving = self.says_farewell();
         let idle = self.idle().min(u64::from(Units::MAX)) as Units;
-        let queued = self.gate.ledger.line.units();
+        let queued = self.gate.ledger.line.units_in_front();
         let told = terms.as_ref().map(|_| self.digest);
         self.flight = Some(Flight { number: self.number, sent: now, part, told, idle, queued, leaving });
         self.sent = Some(now);

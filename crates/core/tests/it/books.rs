@@ -43,6 +43,7 @@ pub(crate) struct Wish {
     pub(crate) key: u64,
     pub(crate) arrival: u64,
     pub(crate) wait_us: u64,
+    pub(crate) behind_us: u64,
     /// Order of entry into the queue; the last of all for an ask that is not in it.
     pub(crate) seq: u64,
     pub(crate) again: bool,
@@ -361,6 +362,7 @@ impl Books {
     /// Smaller goes first.
     pub(crate) fn rank(&self, wish: &Wish) -> (u64, bool, u64) {
         let value = match self.policy.admission.order {
+            Order::Fifo | Order::LightFirst if wish.behind_us > 0 => wish.arrival + wish.behind_us,
             Order::Fifo => wish.arrival,
             Order::Fair => self.start_tag(wish.key),
             Order::LightFirst => wish.arrival + self.offset(wish),

@@ -74,6 +74,7 @@ impl Judge {
             key: ask.key.unwrap_or(u64::from(ask.api.0)),
             arrival: self.books.now,
             wait_us: ask.wait_us.unwrap_or(api.wait_us),
+            behind_us: ask.behind_us,
             seq: u64::MAX,
             again: false,
         };

@@ -14,7 +14,15 @@ use crate::judge::Judge;
 /// One input. Numbers are taken modulo what there is.
 #[derive(Clone, Debug)]
 enum Step {
-    Ask { api: usize, weight: Option<u32>, wait_us: Option<u64>, place: u8, pod: usize, key: Option<u64> },
+    Ask {
+        api: usize,
+        weight: Option<u32>,
+        wait_us: Option<u64>,
+        place: u8,
+        pod: usize,
+        key: Option<u64>,
+        behind_us: u64,
+    },
     Release(usize),
     WriteOff(usize),
     Cancel(usize),
@@ -37,14 +45,16 @@ fn step() -> impl Strategy<Value = Step> {
         prop_oneof![8 => Just(0u8), 1 => Just(1), 1 => Just(2)],
         0..4usize,
         proptest::option::weighted(0.4, 0..4u64),
+        prop_oneof![3 => Just(0u64), 1 => 1..3_000_000u64],
     );
-    let ask = ask.prop_map(|(api, weight, wait_us, place, pod, key)| Step::Ask {
+    let ask = ask.prop_map(|(api, weight, wait_us, place, pod, key, behind_us)| Step::Ask {
         api,
         weight,
         wait_us,
         place,
         pod,
         key,
+        behind_us,
     });
     prop_oneof![
         40 => ask,
@@ -147,7 +157,7 @@ fn run(first: &Policy, steps: &[Step]) -> String {
         let waiting = judge.books.waiting.len().max(1);
         let pods = judge.books.pods.len();
         match step {
-            Step::Ask { api, weight, wait_us, place, pod, key } => {
+            Step::Ask { api, weight, wait_us, place, pod, key, behind_us } => {
                 let pod = PodId((pod % pods) as u32);
                 let place = [Place::Any, Place::Prefer(pod), Place::Pin(pod)][usize::from(*place)];
                 judge.ask(Ask {
@@ -156,6 +166,8 @@ fn run(first: &Policy, steps: &[Step]) -> String {
                     wait_us: *wait_us,
                     place,
                     key: *key,
+                    behind_us: *behind_us,
+                    overflows: false,
                 });
             }
             Step::Release(at) if !judge.books.live.is_empty() => judge.release(at % live),

@@ -211,25 +211,31 @@ pub(super) fn renew(shared: &Shared, call: &Call, id: &Id) -> Result<Response<Re
 }
 
 /// `DELETE /v1/leases/{id}`.
-pub(super) fn give_back(shared: &Shared, call: &Call, id: &Id) -> Result<Response<Reply>, Fault> {
-    let ended = outcome(call.parts.uri.query().unwrap_or_default())?;
+pub(super) async fn give_back(shared: &Shared, call: &Call, id: &Id) -> Result<Response<Reply>, Fault> {
+    let (ended, is_reached) = outcome(call.parts.uri.query().unwrap_or_default())?;
     if shared.is_ours(id) {
+        // Before the lease ends, so that nobody is sent there by its end.
+        if let Some(pod) = shared.book.pod_of(&id.name).filter(|_| !is_reached) {
+            shared.probes.try_pod(&pod).await;
+        }
         shared.book.end(&id.name, ended);
     }
     Ok(status_only(StatusCode::NO_CONTENT))
 }
 
-/// How the request ended, by the query.
-fn outcome(query: &str) -> Result<Ended, Fault> {
-    let mut ended = Ended::Done;
+/// How the request ended, by the query, and whether its pod could be reached.
+fn outcome(query: &str) -> Result<(Ended, bool), Fault> {
+    let mut ended = (Ended::Done, true);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         ended = match pair.split_once('=') {
-            Some(("outcome", "done")) => Ended::Done,
-            Some(("outcome", "failed")) => Ended::Failed,
-            Some(("outcome", "pod_full")) => Ended::PodFull,
-            Some(("outcome", "not_started")) => Ended::NotStarted,
+            Some(("outcome", "done")) => (Ended::Done, true),
+            Some(("outcome", "failed")) => (Ended::Failed, true),
+            Some(("outcome", "unreachable")) => (Ended::Failed, false),
+            Some(("outcome", "pod_full")) => (Ended::PodFull, true),
+            Some(("outcome", "not_started")) => (Ended::NotStarted, false),
             Some(("outcome", _)) => {
-                return Err(Fault::new("outcome", "can be `done`, `failed`, `pod_full` or `not_started`"));
+                let known = "can be `done`, `failed`, `unreachable`, `pod_full` or `not_started`";
+                return Err(Fault::new("outcome", known));
             }
             _ => return Err(Fault::new("query", "can only have `outcome`")),
         };

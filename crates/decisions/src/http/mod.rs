@@ -102,7 +102,7 @@ async fn checked(
         Place::Release => release::batch(shared, &call),
         Place::Lease(id) => match Id::parse(id) {
             Ok(id) if call.parts.method == Method::PUT => leases::renew(shared, &call, &id),
-            Ok(id) => leases::give_back(shared, &call, &id),
+            Ok(id) => leases::give_back(shared, &call, &id).await,
             Err(fault) => Err(fault),
         },
         Place::Pod(name) => pods::answer(shared, &call, name).await,

@@ -146,9 +146,10 @@ fn give_back() -> Value {
         "in": "query",
         "required": false,
         "description": "How the request ended: `failed` at its pod; the pod's own lock refused it (`pod_full`: its usable \
-                        units drop for a while); it surely never reached the pod (`not_started`). After the last two an \
-                        ask with `after` keeps the place in the line, for a second.",
-        "schema": {"type": "string", "enum": ["done", "failed", "pod_full", "not_started"]},
+                        units drop for a while); it surely never reached the pod (`not_started`). After these two an \
+                        ask with `after` keeps the place in the line, for a second. `unreachable`: as \
+                        `not_started`, without another ask.",
+        "schema": {"type": "string", "enum": ["done", "failed", "unreachable", "pod_full", "not_started"]},
     }]);
     call["responses"]["204"] = json!({"description": "It has ended, now or before."});
     call

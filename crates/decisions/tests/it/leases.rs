@@ -14,7 +14,7 @@ async fn a_lease_says_where_and_how_long() {
     let lease = answer.json().unwrap();
     assert_eq!(
         (lease["pod"].as_str(), lease["url"].as_str(), lease["weight"].as_u64()),
-        (Some("a"), Some("http://127.0.0.1:9001"), Some(3))
+        (Some("a"), crate::world::rules()["pods"][0]["url"].as_str(), Some(3))
     );
     assert_eq!(lease["expires_in_ms"], 60_000, "the api's max_hold");
     assert!(id(&lease).starts_with("g1."), "{lease}");
@@ -243,5 +243,31 @@ async fn a_place_that_nobody_comes_for_is_given_up() {
     let second = world.lease(json!({"api": "light", "after": id(&first)})).await;
     assert_eq!(second["weight"], 1);
     world.give_back(id(&second)).await;
+    world.assert_quiet().await;
+}
+
+/// A dead pod ends all its requests at once, so it is the emptiest: it must not get the next one too.
+#[tokio::test]
+async fn a_pod_that_cannot_be_reached_gets_nothing_until_it_can() {
+    let port = sluicegate_testkit::ports::free_port();
+    let mut rules = crate::world::rules();
+    rules["pods"][0]["url"] = json!(format!("http://127.0.0.1:{port}"));
+    let world = World::of(&rules);
+    let first = world.lease(json!({"api": "heavy"})).await;
+    assert_eq!(first["pod"], "a", "only `a` has 3 units");
+    assert_eq!(world.give_back(&format!("{}?outcome=unreachable", id(&first))).await, 204);
+    let light = world.lease(json!({"api": "light"})).await;
+    assert_eq!(light["pod"], "b");
+    world.give_back(id(&light)).await;
+    let _pod = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    // Its wait is long: it is served when the pod is back.
+    let second = world.lease(json!({"api": "heavy"})).await;
+    assert_eq!(second["pod"], "a");
+    world.give_back(id(&second)).await;
+    // Who is wrong about a pod changes nothing.
+    let third = world.lease(json!({"api": "heavy"})).await;
+    assert_eq!(world.give_back(&format!("{}?outcome=unreachable", id(&third))).await, 204);
+    let a = world.gate.pod_id("a").unwrap();
+    assert!(world.now().pods[a.index()].ready);
     world.assert_quiet().await;
 }

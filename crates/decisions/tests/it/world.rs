@@ -1,7 +1,7 @@
 //! A gate with a decision service before it, and callers.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -22,13 +22,23 @@ pub(crate) struct World {
     pub(crate) addr: SocketAddr,
 }
 
+/// Where connections to pods can be opened, and nothing more.
+static PODS: LazyLock<[SocketAddr; 2]> = LazyLock::new(|| {
+    [(), ()].map(|()| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+        addr
+    })
+});
+
 /// One pod `a` of 4 units and one `b` of 2; apis `light` (1, `GET /light/**`), `heavy` (3), `probe` (exempt).
 pub(crate) fn rules() -> Value {
     json!({
         "pool": "trial",
         "pods": [
-            {"name": "a", "url": "http://127.0.0.1:9001", "capacity": 4},
-            {"name": "b", "url": "http://127.0.0.1:9002", "capacity": 2},
+            {"name": "a", "url": format!("http://{}", PODS[0]), "capacity": 4},
+            {"name": "b", "url": format!("http://{}", PODS[1]), "capacity": 2},
         ],
         "apis": [
             {"name": "light", "match": "GET /light/**", "weight": 1},

@@ -94,8 +94,8 @@ fn requests(now: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result 
         let counts = &api.counts;
         for (outcome, count) in [
             ("admitted", counts.admitted),
-            ("refused", counts.refused_all()),
-            ("enqueued", 0),
+            ("refused", counts.turned_away()),
+            ("enqueued", counts.enqueued),
             ("cancelled", counts.cancelled),
             ("failed", counts.failed),
             ("exempt", counts.exempt),

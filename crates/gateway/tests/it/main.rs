@@ -7,6 +7,7 @@ mod bad_input;
 mod drain;
 mod endings;
 mod events;
+mod overflow;
 mod proxying;
 mod retries;
 mod table;

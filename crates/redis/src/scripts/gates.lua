@@ -5,14 +5,21 @@
 -- its terms.
 -- A script, because the records are packed and should all be of one moment.
 
-local call, unpack_ = redis.call, cmsgpack.unpack
+local call = redis.call
 local blob = call('HGET', KEYS[1], 'm')
 if not blob then return {} end
-local m = unpack_(blob)
+-- As exchange/state.lua packs them.
+local last_clock, seen = struct.unpack('dd', blob)
+local function record(text)
+  local one, _ = {}, nil
+  _, _, _, one.last, _, _, one.idle, _, one.version, _, _, _, one.in_use, one.waiting, _, _, one.digest, _, one.label =
+    struct.unpack('ddddddddddddddddssI2c0', text)
+  return one
+end
 local time = call('TIME')
 -- The ledger's clock, had somebody exchanged just now. It is not held back here: how long a gate has been silent is
 -- what a reader wants to know.
-local clock = m.clock + math.max(0, tonumber(time[1]) * 1000000 + tonumber(time[2]) - m.seen)
+local clock = last_clock + math.max(0, tonumber(time[1]) * 1000000 + tonumber(time[2]) - seen)
 
 local ids = {}
 for _, id in ipairs(call('ZRANGE', KEYS[2], 0, -1)) do
@@ -27,12 +34,12 @@ end
 for _, id in ipairs(ids) do
   local one = call('HGET', KEYS[1], 'g:' .. id)
   if one then
-    one = unpack_(one)
+    one = record(one)
     add(id)
     add(one.label)
-    add(one.in_use or 0)
+    add(one.in_use)
     add(one.idle)
-    add(one.waiting or 0)
+    add(one.waiting)
     add(math.floor(math.max(0, clock - one.last) / 1000))
     add(one.version)
     add(one.digest)

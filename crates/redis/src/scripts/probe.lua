@@ -17,6 +17,7 @@ end
 -- First what a full server refuses: after a script's first write it refuses nothing more.
 try('HSET', key, 'a', '1')
 try('TIME')
+try('EXISTS', key)
 try('HGET', key, 'a')
 try('HMGET', key, 'a')
 try('HDEL', key, 'a')

@@ -19,6 +19,7 @@ pub(crate) fn greeting(command: &str) -> Option<String> {
         "CLIENT" => "+OK\r\n".to_owned(),
         "INFO" => format!("${}\r\n{info}\r\n", info.len()),
         "ROLE" => "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n".to_owned(),
+        "FUNCTION" => "$4\r\nname\r\n".to_owned(),
         "SCRIPT" => format!("$40\r\n{}\r\n", "0".repeat(40)),
         _ => return None,
     })

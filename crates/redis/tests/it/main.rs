@@ -2,6 +2,7 @@
 
 mod access;
 mod fake;
+mod jobs;
 mod kit;
 mod life;
 mod online;

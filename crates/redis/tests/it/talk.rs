@@ -124,6 +124,7 @@ fn scripts_that_the_server_forgot_are_told_once_more() {
     let server = Redis::start();
     let mut gate = Gate::join(&by_socket(&server), 1);
     server.call::<()>(&["SCRIPT", "FLUSH"]).expect("the server answers");
+    server.call::<()>(&["FUNCTION", "FLUSH"]).expect("the server answers");
     gate.say(|_| {}).expect("an answer");
     gate.ledger.document().expect("an answer");
     assert_eq!(gate.ledger.gates().expect("an answer").len(), 1);

@@ -1,32 +1,31 @@
 -- Part of exchange.lua: hearing a report.
 
 function F.hear_holds(mine)
-  local kept = F.held_by(mine.epoch)
-  local pending = mine.pending
-  local first = 1
-  while pending[first] and pending[first][1] <= X.applied do
-    local lent = pending[first]
-    if lent[3] > 0 then kept.units[lent[2]], kept.changed = (kept.units[lent[2]] or 0) + lent[3], true end
-    first = first + 1
-  end
+  local pending, first = mine.pending, 1
+  -- What it acknowledged is its own word from now on; the sum stays.
+  while pending[first] and pending[first][1] <= X.applied do first = first + 1 end
   if first > 1 then
     local rest = {}
     for i = first, #pending do rest[#rest + 1] = pending[i] end
-    mine.pending = rest
+    pending, mine.pending = rest, rest
   end
-  for _ = 1, num(X.A[X.at]) do
-    local account, units = X.A[X.at + 1], num(X.A[X.at + 2])
-    X.at = X.at + 2
-    if not F.is_api(account) or F.balance(account) then
-      local old = kept.units[account] or 0
+  local coming, epoch, A, at = {}, mine.epoch, X.A, X.at
+  for _, lent in ipairs(pending) do coming[lent[2]] = (coming[lent[2]] or 0) + lent[3] end
+  for _ = 1, num(A[at]) do
+    local account, units = A[at + 1], num(A[at + 2])
+    at = at + 2
+    local one = F.balance(account)
+    if one or byte(account) ~= 97 then
+      local old, place = 0, nil
+      if one then old, place = F.holding(one, epoch) end
+      units = units + (coming[account] or 0)
       if old ~= units then
-        kept.units[account], kept.changed = units > 0 and units or nil, true
         X.touched = X.touched + 1
-        F.change(account, old, units)
+        F.change(account, one, epoch, place, old, units)
       end
     end
   end
-  X.at = X.at + 1
+  X.at = at + 1
 end
 
 function F.hear_used(mine)
@@ -41,31 +40,23 @@ end
 
 -- Who waited before keeps its place: its age says the same as it did. Under `fair` ranks move with what is served.
 function F.hear_waiters()
-  local blob, before = F.get('w:' .. X.gate), {}
-  if blob then
-    for _, member in ipairs(unpack_(blob)) do before[member] = true end
-  end
-  local A, at = X.A, X.at
-  local base = m.fair == 1 and 0 or m.clock
-  local members, come = {}, {}
-  for i = 1, num(A[at]) do
-    local member = X.gate .. X.US .. A[at + 1]
-    members[i] = member
-    if not before[member] or m.fair == 1 then
-      come[#come + 1], come[#come + 2] = base - num(A[at + 2]), member
+  local A, at, field = X.A, X.at, 'w:' .. X.gate
+  local known, list = F.get(field), {}
+  for i = 1, num(A[at]) do list[i] = A[at - 1 + 2 * i] end
+  local said = concat(list, '\n')
+  if m.fair == 0 and said == (known or '') then return end
+  local base, before, come, gone = m.fair == 1 and 0 or m.clock, {}, {}, {}
+  for _, line in ipairs(F.lines(known or '')) do before[line] = true end
+  for i, line in ipairs(list) do
+    if not before[line] or m.fair == 1 then
+      come[#come + 1], come[#come + 2] = base - num(A[at + 2 * i]), X.gate .. US .. line
     end
-    before[member] = nil
-    at = at + 2
+    before[line] = nil
   end
-  local gone = {}
-  for member in pairs(before) do gone[#gone + 1] = member end
+  for line in pairs(before) do gone[#gone + 1] = X.gate .. US .. line end
   if #gone > 0 then call('ZREM', X.L, unpack(gone)) end
   if #come > 0 then call('ZADD', X.L, unpack(come)) end
-  if #members == 0 then
-    if blob then F.del('w:' .. X.gate) end
-  elseif #gone > 0 or #come > 0 then
-    F.put('w:' .. X.gate, pack(members))
-  end
+  if said == '' then F.del(field) else F.put(field, said) end
 end
 
 function F.hear_rates(mine)
@@ -73,7 +64,7 @@ function F.hear_rates(mine)
   m.queued = m.queued + X.said_queued - mine.queued
   m.vtime = max(m.vtime, X.said_vtime)
   local unspent = max(0, X.said_unspent - mine.unspent)
-  if unspent > 0 then m.tokens = min(m.tokens + unspent * X.MICRO, m.share * X.MICRO) end
+  if unspent > 0 then m.tokens = min(m.tokens + unspent * MICRO, m.share * MICRO) end
   mine.done, mine.queued, mine.unspent, mine.version = X.said_done, X.said_queued, X.said_unspent, X.said_version
   mine.label, mine.in_use, mine.waiting = X.label, num(X.A[24]), num(X.A[25])
 end
@@ -93,7 +84,7 @@ function F.hear_pods(mine)
     if one then
       local units = min(max(0, in_use - one[2]), one[1])
       F.set_outside(account, units)
-      if units > 0 then m.outs[account] = m.clock + X.OUTSIDE_US end
+      if units > 0 then m.outs[account] = m.clock + OUTSIDE_US end
     end
   end
   X.at = X.at + 1
@@ -135,5 +126,8 @@ end
 -- Who has credit that could be recalled.
 function F.note_idle()
   local mine = X.recs[X.gate]
-  if mine.syncing == 1 or mine.idle == 0 then call('ZREM', X.I, X.gate) else call('ZADD', X.I, mine.idle, X.gate) end
+  local idle = mine.syncing == 1 and 0 or mine.idle
+  if idle == X.idle_noted then return end
+  X.idle_noted = idle
+  if idle == 0 then call('ZREM', X.I, X.gate) else call('ZADD', X.I, idle, X.gate) end
 end

@@ -5,7 +5,9 @@ function F.lend(id, account, units, waiter, flags)
   one.lent = one.lent + 1
   one.pending[#one.pending + 1] = { one.lent, account, units, waiter, flags }
   F.rec_changed(one)
-  F.change(account, 0, units)
+  local balance, had, place = F.balance(account), 0, nil
+  if balance then had, place = F.holding(balance, one.epoch) end
+  F.change(account, balance, one.epoch, place, had, had + units)
   X.touched = X.touched + 1
 end
 
@@ -15,7 +17,7 @@ function F.is_listed(one, account)
     pods = {}
     local text = F.get('t:' .. one.digest)
     if text then
-      for _, pod in ipairs(cjson.decode(text).pods) do pods['p:' .. pod[1]] = true end
+      for _, pod in ipairs(from_json(text).pods) do pods['p:' .. pod[1]] = true end
     end
     X.listed[one.digest] = pods
   end
@@ -34,6 +36,7 @@ end
 
 -- The first pod of the index, in its order, that passes `test`.
 function F.first_open(command, from, to, test)
+  F.index()
   local skip, size = 0, 1
   while true do
     local pods = call(command, X.O, from, to, 'LIMIT', skip, size)
@@ -89,7 +92,7 @@ function F.find(w, unmet)
   if unmet.tokens_kept or not F.trickle_bears(w.weight) then return nil end
   local pod = not hopeless and F.place(w.gate, w) or F.place_burst(w.gate, w)
   if not pod then return nil end
-  if m.tokens < w.weight * X.MICRO or F.open('t') < w.weight then
+  if m.tokens < w.weight * MICRO or F.open('t') < w.weight then
     unmet.tokens_kept = true
     return nil
   end
@@ -124,7 +127,7 @@ function F.lend_to_waiter(w, pod, trickle)
   local flags = (special and 1 or 0) + (trickle and 2 or 0)
   if F.balance('a:' .. w.api) then F.lend(w.gate, 'a:' .. w.api, w.weight, '', flags) end
   if trickle then
-    m.tokens = m.tokens - w.weight * X.MICRO
+    m.tokens = m.tokens - w.weight * MICRO
     F.lend(w.gate, 't', w.weight, '', flags)
   end
   F.lend(w.gate, pod, w.weight, w.ticket, flags)
@@ -139,6 +142,14 @@ end
 
 function F.unclaimed(account)
   return account ~= m.claim[4]
+end
+
+-- Whether anything is open that is not claimed. Asked for each unmet waiter, and changed only by what is lent or claimed.
+function F.some_open()
+  if X.opened == nil or X.opened_for ~= m.claim[4] then
+    X.opened, X.opened_for = F.widest(F.unclaimed) ~= nil, m.claim[4]
+  end
+  return X.opened
 end
 
 function F.serve_one(w, unmet, before, told)
@@ -160,17 +171,19 @@ function F.serve_one(w, unmet, before, told)
   end
   unmet.pods[#unmet.pods + 1] = w
   -- Nothing is open but what is claimed, and more are unmet than recalls may stand.
-  return #unmet.pods < X.gates or m.share > 0 or F.widest(F.unclaimed)
+  return #unmet.pods < X.gates or m.share > 0 or F.some_open()
 end
 
 function F.serve_waiters(told)
   local before, unmet, from, chunk = m.claim, { pods = {}, apis = {} }, 0, 8
   m.claim = {}
-  while from < X.LOOK_MAX do
-    chunk = min(chunk, X.LOOK_MAX - from)
+  -- Nobody but the mark.
+  if call('ZCARD', X.L) == 1 then return unmet end
+  while from < LOOK_MAX do
+    chunk = min(chunk, LOOK_MAX - from)
     local line = call('ZRANGE', X.L, from, from + chunk - 1, 'WITHSCORES')
     for i = 1, #line, 2 do
-      local id, ticket, weight, api, pin = string.match(line[i], '^(%x+)\31 *(%d+)\31(%d+)\31([^\31]*)\31(.*)$')
+      local id, ticket, weight, api, pin = match(line[i], '^(%x+)\31 *(%d+)\31(%d+)\31([^\31]*)\31(.*)$')
       if not id then return unmet end
       local w = { rank = num(line[i + 1]), gate = id, ticket = ticket, weight = num(weight), api = api, pin = pin }
       if not F.serve_one(w, unmet, before, told) then return unmet end
@@ -188,6 +201,7 @@ function F.recall_from(id, units, api, told)
   if api == '' then
     one.idle = max(0, one.idle - units)
     call('ZADD', X.I, one.idle, id)
+    if id == X.gate then X.idle_noted = one.idle end
   end
   F.rec_changed(one)
   told[id] = true
@@ -207,19 +221,21 @@ function F.richest(but)
 end
 
 function F.spare(one, api)
-  return max(0, (F.held_by(one.epoch).units['a:' .. api] or 0) - (one.used[api] or 0))
+  local balance = F.balance('a:' .. api)
+  return max(0, (balance and F.holding(balance, one.epoch) or 0) - (one.used[api] or 0))
 end
 
 function F.recall(unmet, told)
+  local nobody = {}            -- gates for whose waiters nobody is left to ask
   for i = 1, min(#unmet.pods, X.gates) do
     local w = unmet.pods[i]
-    local id = F.richest(w.gate)
-    if id then F.recall_from(id, w.weight, '', told) end
+    local id = not nobody[w.gate] and F.richest(w.gate)
+    if id then F.recall_from(id, w.weight, '', told) else nobody[w.gate] = true end
   end
   for i = 1, min(#unmet.apis, X.gates) do
     local w = unmet.apis[i]
     local best, most
-    for _, id in ipairs(call('ZRANGE', X.G, 0, -1)) do
+    for _, id in ipairs(F.everybody()) do
       local one = id ~= w.gate and F.rec(id)
       if one and not one.recall[1] and one.syncing ~= 1 then
         local units = F.spare(one, w.api)
@@ -241,14 +257,15 @@ function F.give_credit(mine)
   if mine.syncing == 1 or mine.idle >= aim then return end
   local want = min(aim - mine.idle, F.ordinary())
   local barred, given = 0, 0
-  while want > 0 and given < X.CREDIT_PODS_MAX do
+  while want > 0 and given < CREDIT_PODS_MAX do
+    F.index()
     local pods = call('ZREVRANGEBYSCORE', X.O, '+inf', 1, 'WITHSCORES', 'LIMIT', barred, 16)
     if #pods == 0 then return end
     for i = 1, #pods, 2 do
       local account = pods[i]
       if F.is_barred(X.gate, account) then
         barred = barred + 1
-      elseif want > 0 and given < X.CREDIT_PODS_MAX then
+      elseif want > 0 and given < CREDIT_PODS_MAX then
         local units = min(num(pods[i + 1]), want)
         F.lend(X.gate, account, units, '', 0)
         mine.idle = mine.idle + units
@@ -259,7 +276,7 @@ function F.give_credit(mine)
 end
 
 function F.give_allowances(mine)
-  if mine.syncing == 1 then return end
+  if mine.syncing == 1 or m.limited == 0 then return end
   for _, lent in ipairs(mine.pending) do
     if F.is_api(lent[2]) then return end
   end
@@ -300,16 +317,18 @@ function F.push(told)
       m.inc, one.epoch, one.recall[1] or 0, one.recall[2] or 0, one.recall[3] or '', kept, fmt('%.0f', age),
     }
     F.append_lent(words, one)
-    call('PUBLISH', X.A[1] .. id, table.concat(words, '\n'))
+    call('PUBLISH', X.A[1] .. id, concat(words, '\n'))
     X.pushes = X.pushes + 1
   end
 end
 
 -- A new claim is told to those who hold units of its pod.
 function F.tell_holders(told)
-  for _, id in ipairs(call('ZRANGE', X.G, 0, -1)) do
+  local pod = F.balance(m.claim[4])
+  if not pod then return end
+  for _, id in ipairs(F.everybody()) do
     local one = F.rec(id)
-    if one and F.held_by(one.epoch).units[m.claim[4]] then told[id] = true end
+    if one and F.holding(pod, one.epoch) > 0 then told[id] = true end
   end
 end
 
@@ -320,7 +339,11 @@ function F.serve()
   m.scarce = #unmet.pods > 0 and 1 or 0
   local apis = {}
   for _, w in ipairs(unmet.apis) do apis[w.api] = true end
-  m.sapis = F.sorted(apis)
+  if next(apis) or F.some('sapis', m.some_sapis) then
+    F.read_cold()
+    m.sapis = F.sorted(apis)
+    X.cold_changed = true
+  end
   F.recall(unmet, told)
   local mine = F.rec(X.gate)
   if mine then

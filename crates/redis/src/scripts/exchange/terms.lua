@@ -33,14 +33,15 @@ function F.stricter(list)
 end
 
 function F.configure_apis(all)
-  local limited = {}
+  local limited, count = {}, 0
   for _, rule in pairs(m.apis) do rule[1], rule[2] = 0, 0 end
   for api, one in pairs(all.apis) do
     local rule = m.apis[api] or { 0, 0, 0 }
     rule[1], rule[2] = one[1], one[3]
     m.apis[api] = rule
     if not F.is_none(one[2]) then
-      limited['a:' .. api] = true
+      limited['a:' .. api], count = true, count + 1
+      m.limited = max(m.limited, count)  -- without any, none is looked for
       local mine = F.balance('a:' .. api) or F.make_balance('a:' .. api)
       mine[1] = one[2]
     end
@@ -48,42 +49,37 @@ function F.configure_apis(all)
   for api, rule in pairs(m.apis) do
     if rule[1] == 0 and rule[2] == 0 and rule[3] == 0 then m.apis[api] = nil end
   end
-  return limited
+  return limited, count
 end
 
 -- Without a limit there is nothing to count: nobody holds it any more.
 function F.forget_account(account)
-  for _, id in ipairs(call('ZRANGE', X.G, 0, -1)) do
+  for _, id in ipairs(F.everybody()) do
     local one = F.rec(id)
-    if one then
-      local mine = F.held_by(one.epoch)
-      if mine.units[account] then mine.units[account], mine.changed = nil, true end
-      for _, lent in ipairs(one.pending) do
-        if lent[2] == account then lent[3] = 0 end
+    for _, lent in ipairs(one and one.pending or {}) do
+      if lent[2] == account then
+        lent[3] = 0
+        F.rec_changed(one)
       end
-      F.rec_changed(one)
     end
-  end
-  for _, one in ipairs(m.remains) do
-    local mine = F.held_by(one[3])
-    if mine.units[account] then mine.units[account], mine.changed = nil, true end
   end
 end
 
 function F.sum_up()
   m.unfilled = 0
   for _, rule in pairs(m.apis) do m.unfilled = m.unfilled + max(0, rule[1] - rule[3]) end
-  m.over = {}
+  m.over, X.opens, X.stale = {}, {}, true
   call('DEL', X.O)
   call('ZADD', X.O, -1, '#' .. m.inc)
   for account in pairs(X.accounts) do
     local one = X.bals[account]
     if one[2] + one[3] > one[1] then m.over[account] = 1 end
-    if F.is_pod(account) and F.open_of(one) > 0 then call('ZADD', X.O, F.open_of(one), account) end
+    if F.is_pod(account) and F.open_of(one) > 0 then X.opens[account] = F.open_of(one) end
   end
 end
 
 function F.configure(all)
+  X.cold_changed = true
   m.fair = all.fair
   local declared = 0
   for _, pod in pairs(all.pods) do declared = declared + pod[1] end
@@ -91,24 +87,24 @@ function F.configure(all)
   m.reserve = all.reserve
   F.fill()
   m.share, m.milli = all.share, all.rate
-  m.tokens = min(m.tokens, m.share * X.MICRO)
-  for account in pairs(F.all_accounts()) do
+  m.tokens = min(m.tokens, m.share * MICRO)
+  for account in pairs(F.all_balances()) do
     local one = F.balance(account)
-    one[1], one[4] = 0, true
+    one[1], one.changed = 0, true
   end
   m.bursts, m.tall = {}, {}
   for _, name in ipairs(F.sorted(all.pods)) do
     local account, pod = 'p:' .. name, all.pods[name]
     local one = F.balance(account) or F.make_balance(account)
-    one[1], one[4] = pod[1], true
+    one[1], one.changed = pod[1], true
     if pod[2] > 0 then m.bursts[#m.bursts + 1] = { account, pod[2] } end
     if #m.tall == 0 or pod[1] > m.tall[#m.tall][1] then m.tall[#m.tall + 1] = { pod[1], account } end
   end
   if all.share > 0 then
     local one = F.balance('t') or F.make_balance('t')
-    one[1], one[4] = all.most, true
+    one[1], one.changed = all.most, true
   end
-  local limited = F.configure_apis(all)
+  local limited, count = F.configure_apis(all)
   for _, account in ipairs(F.sorted(X.accounts)) do
     local one = X.bals[account]
     local gone = F.is_api(account) and not limited[account]
@@ -119,21 +115,23 @@ function F.configure(all)
       X.accounts_changed = true
       F.del('b:' .. account)
     else
-      one[4] = true
+      one.changed = true
     end
   end
+  m.limited = count
   F.sum_up()
 end
 
 function F.merge_terms()
   local list = {}
-  for _, one in ipairs(F.sorted(m.digests)) do list[#list + 1] = cjson.decode(F.get('t:' .. one)) end
+  for _, one in ipairs(F.sorted(m.digests)) do list[#list + 1] = from_json(F.get('t:' .. one)) end
   if #list > 0 then F.configure(F.stricter(list)) end
 end
 
 -- One gate fewer obeys these. True if nobody does any more.
 function F.forget_terms(one)
   local count = m.digests[one]
+  X.cold_changed = true
   if not count then return false end
   if count > 1 then
     m.digests[one] = count - 1
@@ -153,6 +151,7 @@ function F.hear_terms(mine)
     F.put('t:' .. X.digest, X.terms)
     m.kinds = m.kinds + 1
   end
+  X.cold_changed = true
   local is_new = not m.digests[X.digest]
   m.digests[X.digest] = (m.digests[X.digest] or 0) + 1
   mine.digest = X.digest

@@ -1,0 +1,138 @@
+package io.sluicegate.testkit;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+/** The real program: decision service and admin listener, and a gateway where the rules have one. */
+public final class Sluice implements AutoCloseable {
+    private static final HttpClient HTTP = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
+    private static final Pattern IN_USE = Pattern.compile("\"in_use\":(\\d+)");
+
+    private final Path folder;
+    private final int decisions;
+    private final int admin;
+    private final int gateway;
+    private Child child;
+
+    /**
+     * Starts it with these rules: everything but the listeners.
+     *
+     * @param gateway whether it shall proxy too
+     */
+    public Sluice(String rules, boolean gateway) {
+        this.decisions = Ports.free();
+        this.admin = Ports.free();
+        this.gateway = gateway ? Ports.free() : 0;
+        try {
+            folder = Files.createTempDirectory("sluicegate-java");
+            String listeners = "decisions: {http: \"127.0.0.1:" + decisions + "\"}\nadmin: {listen: \"127.0.0.1:" + admin
+                    + "\"}\n" + (gateway ? "gateway: {listen: \"127.0.0.1:" + this.gateway + "\"}\n" : "");
+            Files.writeString(config(), rules + "\n" + listeners);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+        start();
+    }
+
+    /** Starts it again, on the same ports. */
+    public void start() {
+        child = new Child(List.of(binary(), "run", "-c", config().toString()));
+        child.line("the admin listener", line -> line.contains("admin listening") ? line : null);
+        Wait.until("ready", () -> get("/readyz").statusCode() == 200);
+    }
+
+    /** As by kill -9. */
+    public void kill() {
+        child.kill();
+    }
+
+    /** It hangs: connections stay, and nothing is answered. */
+    public void pause() {
+        child.signal("STOP");
+    }
+
+    /** It wakes from {@link #pause()}. */
+    public void goOn() {
+        child.signal("CONT");
+    }
+
+    /** The base URL of the decision service. */
+    public URI decisions() {
+        return URI.create("http://127.0.0.1:" + decisions);
+    }
+
+    /** The base URL of the gateway. */
+    public URI gateway() {
+        return URI.create("http://127.0.0.1:" + gateway);
+    }
+
+    /** {@code GET /v1/state}, as text. */
+    public String state() {
+        return get("/v1/state").body();
+    }
+
+    /** Units of the whole pool in use. */
+    public long inUse() {
+        // The pool's own figure stands before those of its pods.
+        Matcher found = IN_USE.matcher(state().replace(" ", ""));
+        if (!found.find()) {
+            throw new AssertionError("no in_use in " + state());
+        }
+        return Long.parseLong(found.group(1));
+    }
+
+    /** What it printed. */
+    public String output() {
+        return child.output();
+    }
+
+    /** For measurements. */
+    public long pid() {
+        return child.pid();
+    }
+
+    @Override
+    public void close() {
+        child.close();
+        try {
+            Files.deleteIfExists(config());
+            Files.deleteIfExists(folder);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /** The program's path, given by the build. */
+    public static String binary() {
+        String path = System.getProperty("sluicegate.binary", "");
+        if (!Files.isExecutable(Path.of(path))) {
+            throw new AssertionError("no program at `" + path + "`: run `cargo build -p sluicegate-cli` first, or name one "
+                    + "by -Dsluicegate.binary=PATH");
+        }
+        return path;
+    }
+
+    private Path config() {
+        return folder.resolve("sluicegate.yaml");
+    }
+
+    private HttpResponse<String> get(String path) {
+        try {
+            HttpRequest request = HttpRequest.newBuilder(URI.create("http://127.0.0.1:" + admin + path)).build();
+            return HTTP.send(request, HttpResponse.BodyHandlers.ofString());
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        } catch (InterruptedException e) {
+            throw new AssertionError("interrupted", e);
+        }
+    }
+}
