@@ -68,6 +68,8 @@ enum Command {
     Overload,
     /// The first second after a start.
     Start,
+    /// What a backlog in the background costs the requests whose clients wait.
+    Queues,
     /// What a door adds to its proxy: latency, and requests per second.
     Doors,
     /// The shared ledger on a real Redis, beside two commands per request.
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         Command::Peers(choice) => kinds::peers::run(settings, choice),
         Command::Overload => kinds::overload::run(settings),
         Command::Start => kinds::start::run(settings),
+        Command::Queues => kinds::queues::run(settings),
         Command::Doors => kinds::doors::run(settings),
         Command::Ledger { quick } => kinds::ledger::run(settings, *quick),
         Command::Helper(helper) => helpers::run(helper),

@@ -14,7 +14,7 @@ struct Place {
     may_need: &'static [&'static str],
 }
 
-const PLACES: [Place; 15] = [
+const PLACES: [Place; 16] = [
     Place { name: "sluicegate-core", level: 0, may_need: &[] },
     // Sample pods and load know nothing of what they are tried with: they must judge it from outside.
     Place { name: "sluicegate-trial", level: 0, may_need: &[] },
@@ -23,6 +23,7 @@ const PLACES: [Place; 15] = [
     Place { name: "sluicegate-sim", level: 1, may_need: &["sluicegate-core"] },
     // No sideways edge to the configuration: the cli maps its settings.
     // Neither knows who sends what it hands over: the library has the words.
+    Place { name: "sluicegate-workers", level: 2, may_need: &["sluicegate", "sluicegate-core"] },
     Place { name: "sluicegate-overflow", level: 2, may_need: &["sluicegate", "sluicegate-core"] },
     Place { name: "sluicegate-redis", level: 2, may_need: &["sluicegate", "sluicegate-core"] },
     Place {
@@ -62,6 +63,7 @@ const PLACES: [Place; 15] = [
             "sluicegate-redis",
             "sluicegate-sim",
             "sluicegate-trial",
+            "sluicegate-workers",
         ],
     },
     Place {

@@ -9,5 +9,6 @@ pub(crate) mod overload;
 pub(crate) mod peers;
 pub(crate) mod proxy;
 pub(crate) mod quality;
+pub(crate) mod queues;
 pub(crate) mod start;
 pub(crate) mod waiting;

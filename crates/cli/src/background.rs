@@ -1,14 +1,23 @@
-//! Work that no client waits for: the jobs of the overflow.
+//! Work that no client waits for: the jobs of the overflow, the messages of brokers.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::jobs::{Background, Forward, Store, StoreError};
-use sluicegate_config::{Config, JobStoreSettings, OverflowSettings};
+use sluicegate::policy::Amount;
+use sluicegate_config::{
+    BrokerSettings, Config, JobStoreSettings, MessageApi, MessageOrder, OverflowSettings, SourceSettings,
+    WorkerSettings,
+};
 use sluicegate_gateway::{Forwarder, OverflowDoor};
 use sluicegate_overflow::{FileStore, Overflow, Runner, work_off};
 use sluicegate_redis::RedisJobs;
+use sluicegate_workers::crew::{Counts, Crew, Purse};
+use sluicegate_workers::message::{ApiOf, Mapping};
+use sluicegate_workers::{kafka, rabbitmq};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::cmd::Failure;
 use crate::pool::{self, Pool};
@@ -19,8 +28,10 @@ const WAIT: Duration = Duration::from_secs(60);
 const LEASE: Duration = Duration::from_secs(15);
 /// Default of `gateway.retry.attempts`, for a process without a gateway.
 const ATTEMPTS: u32 = 2;
+/// Most bytes of a pod's answer to a message.
+const ANSWER_MAX: usize = 1 << 20;
 
-/// The thread that sends work to pods, and what it works off.
+/// The thread that sends work to pods, and what it works at.
 pub(crate) struct Backstage {
     stop: watch::Sender<bool>,
     /// Told when all that ran has ended.
@@ -29,45 +40,53 @@ pub(crate) struct Backstage {
 }
 
 impl Backstage {
-    /// Opens the store and begins to work its jobs off. `None` where the configuration has nothing of the kind.
+    /// Opens the store and begins to work. `None` where the configuration has nothing of the kind.
     ///
     /// # Errors
-    /// The store cannot be opened, or no thread be started.
+    /// The store cannot be opened, a source cannot be understood, or no thread be started.
     pub(crate) fn start(pool: &Pool, config: &Config) -> Result<Option<Backstage>, Failure> {
-        let Some(settings) = &config.overflow else { return Ok(None) };
-        let overflow = open(settings, &config.pool)?;
-        let door = OverflowDoor {
-            desk: Arc::new(overflow.clone()),
-            location: settings.location.clone(),
-            body_max: settings.body_max,
-        };
-        let runner = Runner {
-            how: Background { behind: settings.behind, wait: WAIT, result_max: settings.result_max },
-            tries: settings.tries,
-            ttl: settings.ttl,
-            lease: LEASE,
-        };
+        if config.overflow.is_none() && config.workers.is_none() {
+            return Ok(None);
+        }
+        let overflow = config.overflow.as_ref().map(|settings| jobs(settings, &config.pool)).transpose()?;
+        let door =
+            overflow.as_ref().zip(config.overflow.as_ref()).map(|((overflow, _), settings)| OverflowDoor {
+                desk: Arc::new(overflow.clone()),
+                location: settings.location.clone(),
+                body_max: settings.body_max,
+            });
+        let sources = config.workers.iter().flat_map(|workers| &workers.sources);
+        let sources = sources.map(source).collect::<Result<Vec<_>, _>>()?;
         let (stop, stopped) = watch::channel(false);
         let (tell, ended) = oneshot::channel();
         let (gate, live) = (pool.gate.clone(), Arc::clone(&pool.live));
         let attempts = config.gateway.as_ref().map_or(ATTEMPTS, |gateway| gateway.retry_attempts);
+        let workers = config.workers.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::of("no runtime", &error))?;
+        let work = move || {
+            runtime.block_on(async move {
+                let forward: Arc<dyn Forward> = Arc::new(Forwarder::new(gate, live, attempts));
+                let mut all = JoinSet::new();
+                if let Some((overflow, runner)) = overflow {
+                    all.spawn(work_off(overflow, Arc::clone(&forward), runner, stopped.clone()));
+                }
+                if let Some(workers) = workers {
+                    all.spawn(consume(sources, crew(&workers, forward, stopped)));
+                }
+                while all.join_next().await.is_some() {}
+            });
+            // Whoever asked may have gone.
+            let _ = tell.send(());
+            runtime.shutdown_background();
+        };
         std::thread::Builder::new()
             .name("sluicegate-work".to_owned())
-            .spawn(move || {
-                runtime.block_on(async move {
-                    let forward: Arc<dyn Forward> = Arc::new(Forwarder::new(gate, live, attempts));
-                    work_off(overflow, forward, runner, stopped).await;
-                });
-                // Whoever asked may have gone.
-                let _ = tell.send(());
-                runtime.shutdown_background();
-            })
+            .spawn(work)
             .map_err(|error| Failure::of("no thread for work in the background", &error))?;
-        Ok(Some(Backstage { stop, ended: Some(ended), door: Some(door) }))
+        Ok(Some(Backstage { stop, ended: Some(ended), door }))
     }
 
     /// What the gateway needs to keep requests for later.
@@ -75,8 +94,7 @@ impl Backstage {
         self.door.clone()
     }
 
-    /// Takes nothing new and waits for what runs, at most so long. True if all has ended; what has not is done again
-    /// after the next start.
+    /// Takes nothing new and waits for what runs, at most so long. True if all has ended; what has not is done again.
     pub(crate) async fn stop(mut self, longest: Duration) -> bool {
         self.stop.send_replace(true);
         let Some(ended) = self.ended.take() else { return true };
@@ -84,7 +102,7 @@ impl Backstage {
     }
 }
 
-fn open(settings: &OverflowSettings, pool: &str) -> Result<Overflow, Failure> {
+fn jobs(settings: &OverflowSettings, pool: &str) -> Result<(Overflow, Runner), Failure> {
     let (store, pool) = (settings.store.clone(), pool.to_owned());
     match &store {
         JobStoreSettings::File(path) => tracing::info!(path = %path.display(), "jobs are kept in a file"),
@@ -98,6 +116,94 @@ fn open(settings: &OverflowSettings, pool: &str) -> Result<Overflow, Failure> {
             }
         })
     };
-    Overflow::open(Box::new(open), settings.jobs_max)
-        .map_err(|error| Failure(format!("overflow.store: {error}")))
+    let overflow = Overflow::open(Box::new(open), settings.jobs_max)
+        .map_err(|error| Failure(format!("overflow.store: {error}")))?;
+    let runner = Runner {
+        how: Background { behind: settings.behind, wait: WAIT, result_max: settings.result_max },
+        tries: settings.tries,
+        ttl: settings.ttl,
+        lease: LEASE,
+    };
+    Ok((overflow, runner))
+}
+
+fn crew(workers: &WorkerSettings, forward: Arc<dyn Forward>, stop: watch::Receiver<bool>) -> Arc<Crew> {
+    let (_, capacity) = forward.room();
+    let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
+    Arc::new(Crew {
+        forward,
+        how: Background { behind: workers.behind, wait: WAIT, result_max: ANSWER_MAX },
+        purse: workers.max.map(|max: Amount| Purse::new(max.floor_of(capacity))),
+        stop,
+        counts: Counts::default(),
+    })
+}
+
+/// A source that can be consumed.
+enum Ready {
+    Rabbitmq(rabbitmq::Source),
+    Kafka(kafka::Source),
+}
+
+async fn consume(sources: Vec<Ready>, crew: Arc<Crew>) {
+    let mut all = JoinSet::new();
+    for source in sources {
+        let crew = Arc::clone(&crew);
+        match source {
+            Ready::Rabbitmq(source) => spawn(&mut all, rabbitmq::consume(source, crew)),
+            Ready::Kafka(source) => spawn(&mut all, kafka::consume(source, crew)),
+        }
+    }
+    while all.join_next().await.is_some() {}
+    let [taken, redelivered, done, again, dead, untold] = crew.counts.read();
+    tracing::info!(taken, redelivered, done, again, dead, untold, "messages");
+}
+
+fn spawn(all: &mut JoinSet<()>, task: impl Future<Output = ()> + Send + 'static) {
+    all.spawn(task);
+}
+
+fn source(settings: &SourceSettings) -> Result<Ready, Failure> {
+    let api = match settings.api.clone() {
+        MessageApi::One(name) => ApiOf::One(name),
+        MessageApi::By { header, names, otherwise } => ApiOf::By { header, names, otherwise },
+    };
+    let mapping = Mapping::new(api, &settings.method, &settings.path, &settings.headers);
+    let mapping =
+        mapping.map_err(|why| Failure(format!("workers.sources.{}.request: {why}", settings.name)))?;
+    let (name, dead, tries, backoff) =
+        (settings.name.clone(), settings.dead.clone(), settings.tries, settings.backoff);
+    Ok(match settings.broker.clone() {
+        BrokerSettings::Rabbitmq { url, queues, declare } => Ready::Rabbitmq(rabbitmq::Source {
+            name,
+            url,
+            queues,
+            declare,
+            dead,
+            hold: u16::try_from(settings.hold).unwrap_or(u16::MAX),
+            tries,
+            backoff,
+            mapping,
+        }),
+        BrokerSettings::Kafka { brokers, group, topics, order, answers, options } => {
+            Ready::Kafka(kafka::Source {
+                name,
+                brokers,
+                group,
+                topics,
+                order: match order {
+                    MessageOrder::Key => kafka::Order::Key,
+                    MessageOrder::None => kafka::Order::None,
+                    MessageOrder::Partition => kafka::Order::Partition,
+                },
+                answers,
+                dead,
+                options,
+                hold: settings.hold,
+                tries,
+                backoff,
+                mapping,
+            })
+        }
+    })
 }

@@ -26,15 +26,6 @@ const TRIES: usize = 16;
 /// How often the gates are asked whether they obey a change.
 const ASK_EVERY: Duration = Duration::from_millis(25);
 
-/// Sections of `config` that this version cannot take on, in words.
-pub(crate) fn missing(config: &Config) -> Vec<String> {
-    let mut missing = Vec::new();
-    if config.workers.is_some() {
-        missing.push("`workers` (messages of brokers) is not in this version; remove the section".to_owned());
-    }
-    missing
-}
-
 /// One pool and its live configuration.
 pub(crate) struct Pool {
     pub(crate) gate: Gate,

@@ -7,8 +7,10 @@
 pub mod buckets;
 pub mod client;
 pub mod jobs;
+pub mod kafka;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod rabbitmq;
 pub mod redis;
 pub mod wait;

@@ -21,10 +21,6 @@ const LEAVE_MAX: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: &args::Run) -> Outcome {
     let config = load(&args.config)?;
-    let missing = pool::missing(&config);
-    if !missing.is_empty() {
-        return Err(Failure(format!("{}: {}", args.config.display(), missing.join("\n"))));
-    }
     let door = decisions::bind(&config)?;
     let pool = Pool::new(&config).map_err(Failure)?;
     look_at_ledger(&config);

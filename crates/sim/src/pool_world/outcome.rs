@@ -16,6 +16,10 @@ pub struct Outcome {
     pub admitted: u64,
     /// Those that did not.
     pub refused: u64,
+    /// Arrivals that were refused at once because the queue could not serve them in time, counted from 0.
+    pub early: Vec<usize>,
+    /// Whether the one arrival that was never refused early was served.
+    pub patient: Option<bool>,
     /// Offered and refused by api.
     pub by_api: Vec<(u64, u64)>,
     /// Clients lost with a killed gate while they waited.
@@ -42,8 +46,13 @@ pub struct Outcome {
     pub gates: MemberCounts,
     /// Virtual time, microseconds.
     pub span_us: u64,
+    /// Events that happened.
+    pub events: u64,
     /// Faults that happened.
     pub faults: BTreeMap<&'static str, u64>,
+    /// How often a fault (by name) met a state of the protocol (one of [`STATES`](super::STATES)): at the gate that it
+    /// struck, or at each if it struck the ledger.
+    pub met: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl Outcome {

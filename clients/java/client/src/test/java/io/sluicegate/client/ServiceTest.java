@@ -132,7 +132,7 @@ class ServiceTest {
 
     @Test
     void aLongRequestKeepsItsLeaseByRenewals() throws Exception {
-        SluicegateClient client = keep(builder("a").hold(Duration.ofMillis(300)).build());
+        SluicegateClient client = keep(builder("a").hold(Duration.ofSeconds(1)).build());
         Lease lease = client.acquire(Ask.api("order"));
         // The service writes off at twice the hold: six renewals, each after a third of it at the earliest.
         for (int renewals = 0; renewals < 7; renewals++) {

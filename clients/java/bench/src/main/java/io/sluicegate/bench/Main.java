@@ -1,0 +1,22 @@
+package io.sluicegate.bench;
+
+import java.nio.file.Path;
+
+/** {@code Main overhead|roads COMMIT [PAGE]}: see the script beside this module. */
+final class Main {
+    private Main() {}
+
+    public static void main(String[] args) throws Exception {
+        String kind = args[0];
+        Path page = args.length > 2 ? Path.of(args[2]) : null;
+        Section section = new Section("clients/java/bench/run " + kind, args[1]);
+        switch (kind) {
+            case "overhead" -> Overhead.measure(section, 5, 2);
+            case "roads" -> Roads.measure(section, 0.9, 25);
+            default -> throw new IllegalArgumentException("overhead or roads, not " + kind);
+        }
+        section.end("java-" + kind, page);
+        // Rivals leave threads that nobody can stop.
+        System.exit(0);
+    }
+}

@@ -1,0 +1,127 @@
+//! What both brokers' tests share: pods that remember what they were sent, and gates that are killed.
+
+use std::collections::HashMap;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use sluicegate_testkit::process::Process;
+use sluicegate_testkit::redis::{Redis, RedisOptions};
+use sluicegate_trial::pod::{Pod, PodHandle, PodOptions};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+/// Units of each of the two pods.
+const CAPACITY: u32 = 20;
+/// As long as a busy machine may take.
+pub(crate) const LONG: Duration = Duration::from_secs(if cfg!(debug_assertions) { 400 } else { 900 });
+
+/// How many messages.
+pub(crate) fn messages() -> u32 {
+    if std::env::var_os("SLUICEGATE_FULL").is_some() { 100_000 } else { 10_000 }
+}
+
+/// A message's weight, by its number: all three in equal numbers.
+pub(crate) fn weight(number: u32) -> u32 {
+    number % 3 + 1
+}
+
+/// The api of this weight in the examples.
+pub(crate) fn api(weight: u32) -> &'static str {
+    ["light", "middle", "heavy"][weight as usize - 1]
+}
+
+/// Who was sent what, by number: how often, and in which order first.
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) times: HashMap<u32, u32>,
+    pub(crate) order: Vec<u32>,
+}
+
+/// Two pods that never refuse and keep their peaks, one Redis, and the example of a broker.
+pub(crate) struct Rig {
+    pub(crate) pods: Vec<PodHandle>,
+    pub(crate) seen: Arc<Mutex<Seen>>,
+    _redis: Redis,
+    folder: TempDir,
+    env: (&'static str, String),
+}
+
+impl Rig {
+    /// `example`: the file's text; `env`: where its broker is.
+    pub(crate) async fn new(example: &str, env: (&'static str, String)) -> Rig {
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let redis = Redis::with(RedisOptions::tcp());
+        let (mut pods, mut yaml) = (Vec::new(), example.to_owned());
+        for (name, port) in [("a", 9001), ("b", 9002)] {
+            let (record, mut options) = (Arc::clone(&seen), PodOptions::new(name, CAPACITY));
+            options.count_only = true;
+            options.weigh = Arc::new(move |_, path| {
+                // `/w/WEIGHT/NUMBER`
+                let mut parts = path.split('/').skip(2).map(|part| part.parse::<u32>().ok());
+                let (weight, number) = (parts.next().flatten().unwrap_or(1), parts.next().flatten());
+                if let Some(number) = number {
+                    let mut seen = record.lock().unwrap();
+                    let times = seen.times.entry(number).or_default();
+                    *times += 1;
+                    if *times == 1 {
+                        seen.order.push(number);
+                    }
+                }
+                weight
+            });
+            let pod = Pod::start(options, TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap();
+            yaml = yaml.replace(&format!("http://127.0.0.1:{port}"), &pod.url());
+            pods.push(pod);
+        }
+        yaml = yaml.replace("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:8081", "127.0.0.1:0");
+        yaml += &format!("ledger: {{redis: \"redis://{}\", ttl: 1s}}\n", redis.addr());
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("sluicegate.yaml"), yaml).unwrap();
+        Rig { pods, seen, _redis: redis, folder, env }
+    }
+
+    /// One more gate that consumes.
+    pub(crate) fn gate(&self) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+        command.arg("run").arg("-c").arg(self.folder.path().join("sluicegate.yaml"));
+        command.env(self.env.0, &self.env.1);
+        Process::spawn(command)
+    }
+
+    /// Messages that some pod was sent.
+    pub(crate) fn started(&self) -> usize {
+        self.seen.lock().unwrap().times.len()
+    }
+
+    /// Waits until so many were.
+    pub(crate) async fn until_started(&self, count: usize, gates: &[Process]) {
+        let begin = Instant::now();
+        while self.started() < count {
+            let said = || gates.iter().map(Process::output).collect::<Vec<_>>().join("\n---\n");
+            assert!(begin.elapsed() < LONG, "{} of {count} within {LONG:?}:\n{}", self.started(), said());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Each message was sent to a pod, and no pod bore more than its capacity. What was sent twice is told.
+    pub(crate) fn judge(&self, broker: &str, count: u32, kills: u32) {
+        let seen = self.seen.lock().unwrap();
+        let missing: Vec<u32> = (0..count).filter(|number| !seen.times.contains_key(number)).collect();
+        assert!(
+            missing.is_empty(),
+            "{} never came to a pod: {:?}",
+            missing.len(),
+            &missing[..missing.len().min(9)]
+        );
+        let all: u32 = seen.times.values().sum();
+        let peaks: Vec<u32> = self.pods.iter().map(|pod| pod.gauge().read().peak).collect();
+        println!(
+            "{broker}: {count} messages, {all} sent to pods: {} twice or more, by {kills} kills and a restart of the \
+             broker; peaks {peaks:?} of {CAPACITY}",
+            all - count
+        );
+        assert!(peaks.iter().all(|peak| *peak <= CAPACITY), "{peaks:?}");
+        assert!(all - count < count / 2, "more than what ran at a kill came twice: {}", all - count);
+    }
+}
