@@ -46,6 +46,12 @@ pub(crate) enum Helper {
         /// HTTP/2 streams on each connection; 0: HTTP/1.1 with one request each.
         streams: usize,
     },
+    /// A hyper server that does nothing, until killed.
+    #[command(hide = true)]
+    Empty,
+    /// Pairs of acquire and release over HTTP; prints how many.
+    #[command(hide = true)]
+    Pairs { target: SocketAddr, seconds: f64 },
     /// So many acquisitions and nothing else, for the counting of instructions.
     #[command(hide = true)]
     AcquireLoop { count: u64 },
@@ -61,6 +67,8 @@ pub(crate) fn run(helper: &Helper) -> Outcome<()> {
         Helper::Steady { target, path, rate, seconds, seed } => {
             steady::send(*target, path, *rate, *seconds, *seed)
         }
+        Helper::Empty => kinds::decisions::empty(),
+        Helper::Pairs { target, seconds } => kinds::decisions::call(*target, *seconds),
         Helper::AcquireLoop { count } => kinds::acquire::repeat(*count),
     }
 }

@@ -62,6 +62,10 @@ enum Command {
     Waiting,
     /// The ways to stand before a pool, side by side: balancers, proxies with limits, two Redis commands, Sluicegate.
     Peers(kinds::peers::Choice),
+    /// Leases over HTTP, beside a hyper server that does nothing.
+    Decisions,
+    /// What `sluicegate plan` foretells beside what the gateway answers.
+    Planned,
     /// Ten times the load: what refusals cost, what the admitted feel, how soon it is over.
     Overload,
     /// The first second after a start.
@@ -90,6 +94,8 @@ fn main() -> ExitCode {
         Command::Quality => kinds::quality::run(settings),
         Command::Waiting => kinds::waiting::run(settings),
         Command::Peers(choice) => kinds::peers::run(settings, choice),
+        Command::Decisions => kinds::decisions::run(settings),
+        Command::Planned => kinds::planned::run(settings),
         Command::Overload => kinds::overload::run(settings),
         Command::Start => kinds::start::run(settings),
         Command::Queues => kinds::queues::run(settings),

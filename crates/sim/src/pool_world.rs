@@ -194,7 +194,7 @@ impl PoolWorld {
             out: Vec::new(),
             arrived: 0,
             patient: None,
-            outcome: Outcome { by_api: vec![(0, 0); setup.policy.apis.len()], ..Outcome::default() },
+            outcome: Outcome::of_apis(setup.policy.apis.len()),
             setup: setup.clone(),
         };
         for index in 0..setup.gates {
@@ -507,6 +507,7 @@ impl PoolWorld {
         self.note_room();
         self.outcome.admitted += 1;
         self.outcome.waits.add(granted.waited_us);
+        self.outcome.waits_by_api[arrival.api].add(granted.waited_us);
         let life = self.gates[gate].life;
         let hold_us = arrival.hold_us.min(self.setup.timing.hold_max_us);
         let (lease, weight) = (granted.lease, granted.weight);

@@ -38,6 +38,8 @@ pub struct Outcome {
     pub faults_in_books: Vec<String>,
     /// How long the admitted waited.
     pub waits: Histogram,
+    /// The same by api.
+    pub waits_by_api: Vec<Histogram>,
     /// For those that waited: how long a pod had had room for such a weight, by the judge's count.
     pub handover: Histogram,
     /// Work of the ledger.
@@ -56,6 +58,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Nothing yet, for so many apis.
+    pub(super) fn of_apis(count: usize) -> Outcome {
+        Outcome {
+            by_api: vec![(0, 0); count],
+            waits_by_api: vec![Histogram::default(); count],
+            ..Outcome::default()
+        }
+    }
+
     /// Refused over offered, 0 to 1.
     #[must_use]
     pub fn share_refused(&self) -> f64 {
