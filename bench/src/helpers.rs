@@ -38,6 +38,12 @@ pub(crate) enum Helper {
         seconds: f64,
         seed: u64,
     },
+    /// An ext_proc server that decides nothing, until it is killed.
+    #[command(hide = true)]
+    EmptyExtProc { listen: SocketAddr },
+    /// Streams of an ext_proc filter; prints how many ended.
+    #[command(hide = true)]
+    Streams { target: SocketAddr, talk: kinds::extproc::streams::Talk, seconds: f64 },
     /// Requests that wait until this process is killed.
     #[command(hide = true)]
     Waiters {
@@ -63,6 +69,10 @@ pub(crate) fn run(helper: &Helper) -> Outcome<()> {
         Helper::Load { jobs } => world::block_on(traffic::send(jobs)),
         Helper::Waiters { target, connections, streams } => {
             world::block_on(kinds::waiting::wait(*target, *connections, *streams))
+        }
+        Helper::EmptyExtProc { listen } => world::block_on(kinds::extproc::empty::serve(*listen)),
+        Helper::Streams { target, talk, seconds } => {
+            world::block_on(kinds::extproc::streams::send(*target, *talk, *seconds))
         }
         Helper::Steady { target, path, rate, seconds, seed } => {
             steady::send(*target, path, *rate, *seconds, *seed)

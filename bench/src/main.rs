@@ -58,6 +58,8 @@ enum Command {
     Modes,
     /// 429 shares and peaks of real traffic, beside best fit in virtual time and beside each pod alone.
     Quality,
+    /// The door for Envoy: beside an ext_proc server that answers at once, and through the real Envoy.
+    Extproc,
     /// Memory of requests that wait.
     Waiting,
     /// The ways to stand before a pool, side by side: balancers, proxies with limits, two Redis commands, Sluicegate.
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         Command::Proxy => kinds::proxy::run(settings),
         Command::Modes => kinds::modes::run(settings),
         Command::Quality => kinds::quality::run(settings),
+        Command::Extproc => kinds::extproc::run(settings),
         Command::Waiting => kinds::waiting::run(settings),
         Command::Peers(choice) => kinds::peers::run(settings, choice),
         Command::Decisions => kinds::decisions::run(settings),

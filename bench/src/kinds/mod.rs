@@ -3,6 +3,7 @@
 pub(crate) mod acquire;
 pub(crate) mod decisions;
 pub(crate) mod doors;
+pub(crate) mod extproc;
 pub(crate) mod ledger;
 pub(crate) mod modes;
 pub(crate) mod overload;
