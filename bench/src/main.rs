@@ -62,6 +62,8 @@ enum Command {
     Waiting,
     /// The ways to stand before a pool, side by side: balancers, proxies with limits, two Redis commands, Sluicegate.
     Peers(kinds::peers::Choice),
+    /// The core's hot paths in instructions, beside the last recorded ones; its speed in virtual time.
+    Micro(kinds::micro::Choice),
     /// What `sluicegate plan` foretells beside what the gateway answers.
     Planned,
     /// Ten times the load: what refusals cost, what the admitted feel, how soon it is over.
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         Command::Quality => kinds::quality::run(settings),
         Command::Waiting => kinds::waiting::run(settings),
         Command::Peers(choice) => kinds::peers::run(settings, choice),
+        Command::Micro(choice) => kinds::micro::run(settings, *choice),
         Command::Planned => kinds::planned::run(settings),
         Command::Overload => kinds::overload::run(settings),
         Command::Start => kinds::start::run(settings),

@@ -3,6 +3,7 @@
 pub(crate) mod acquire;
 pub(crate) mod doors;
 pub(crate) mod ledger;
+pub(crate) mod micro;
 pub(crate) mod modes;
 pub(crate) mod overload;
 pub(crate) mod peers;
