@@ -1,7 +1,9 @@
 //! The measurements, one a file.
 
 pub(crate) mod acquire;
+pub(crate) mod decisions;
 pub(crate) mod doors;
+pub(crate) mod extproc;
 pub(crate) mod ledger;
 pub(crate) mod micro;
 pub(crate) mod modes;

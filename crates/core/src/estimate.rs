@@ -232,6 +232,11 @@ impl Rates {
         self.turns.by_weight.clear();
     }
 
+    /// What completed here, whatever the others do.
+    pub(crate) fn own(&mut self, now: Micros) -> Option<(u64, u64)> {
+        self.pool.measured(now)
+    }
+
     pub(crate) fn of_pool(&mut self, now: Micros, queued: u64) -> Option<(u64, u64)> {
         let own = self.pool.measured(now);
         self.view.map_or(own, |view| view.of_queue(own, queued))

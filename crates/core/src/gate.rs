@@ -445,7 +445,7 @@ impl Gate {
     }
 
     #[inline]
-    fn lend(&mut self, now: Micros, request: Request, holding: Holding) -> Granted {
+    pub(crate) fn lend(&mut self, now: Micros, request: Request, holding: Holding) -> Granted {
         let waited_us = now.since(request.arrival);
         self.granted += 1;
         if !request.again {

@@ -133,7 +133,7 @@ async fn pooled(wait: &str, more: &str) -> Result<(Way, Gateway, Admin, Option<B
     yaml += more;
     let loaded = sluicegate_config::parse("demo", &yaml, &|_| None);
     let config = loaded.map_err(|problems| Failure(problems.to_string()))?.config;
-    let pool = pool::Pool::new(&config).map_err(Failure)?;
+    let pool = pool::Pool::new(&config, None).map_err(Failure)?;
     let backstage = Backstage::start(&pool, &config)?;
     let (Some(gateway), Some(admin)) = (&config.gateway, &config.admin) else {
         unreachable!("both sections stand in the text above")
