@@ -96,6 +96,10 @@ pub(crate) struct Demo {
     /// Longest wait for room, as in the configuration (`0`, `50ms`, `1s`).
     #[arg(long, default_value = "1s")]
     pub(crate) wait: String,
+    /// Brokers, separated by commas: `amqp://USER:PASSWORD@HOST:5672/%2f` and `kafka://HOST:9092`. Each gets 2,000
+    /// messages, which are worked off in the background of the gateway that is shown.
+    #[arg(long, value_name = "URLS", value_delimiter = ',')]
+    pub(crate) brokers: Vec<String>,
     /// Seed of the arrivals and of the service times.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

@@ -37,6 +37,7 @@ pub(crate) struct Backstage {
     /// Told when all that ran has ended.
     ended: Option<oneshot::Receiver<()>>,
     door: Option<OverflowDoor>,
+    counts: Arc<Counts>,
 }
 
 impl Backstage {
@@ -62,6 +63,8 @@ impl Backstage {
         let (gate, live) = (pool.gate.clone(), Arc::clone(&pool.live));
         let attempts = config.gateway.as_ref().map_or(ATTEMPTS, |gateway| gateway.retry_attempts);
         let workers = config.workers.clone();
+        let counts: Arc<Counts> = Arc::default();
+        let counted = Arc::clone(&counts);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -74,7 +77,7 @@ impl Backstage {
                     all.spawn(work_off(overflow, Arc::clone(&forward), runner, stopped.clone()));
                 }
                 if let Some(workers) = workers {
-                    all.spawn(consume(sources, crew(&workers, forward, stopped)));
+                    all.spawn(consume(sources, crew(&workers, forward, stopped, counted)));
                 }
                 while all.join_next().await.is_some() {}
             });
@@ -86,12 +89,17 @@ impl Backstage {
             .name("sluicegate-work".to_owned())
             .spawn(work)
             .map_err(|error| Failure::of("no thread for work in the background", &error))?;
-        Ok(Some(Backstage { stop, ended: Some(ended), door }))
+        Ok(Some(Backstage { stop, ended: Some(ended), door, counts }))
     }
 
     /// What the gateway needs to keep requests for later.
     pub(crate) fn door(&self) -> Option<OverflowDoor> {
         self.door.clone()
+    }
+
+    /// What came of messages so far.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Takes nothing new and waits for what runs, at most so long. True if all has ended; what has not is done again.
@@ -127,7 +135,12 @@ fn jobs(settings: &OverflowSettings, pool: &str) -> Result<(Overflow, Runner), F
     Ok((overflow, runner))
 }
 
-fn crew(workers: &WorkerSettings, forward: Arc<dyn Forward>, stop: watch::Receiver<bool>) -> Arc<Crew> {
+fn crew(
+    workers: &WorkerSettings,
+    forward: Arc<dyn Forward>,
+    stop: watch::Receiver<bool>,
+    counts: Arc<Counts>,
+) -> Arc<Crew> {
     let (_, capacity) = forward.room();
     let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
     Arc::new(Crew {
@@ -135,7 +148,7 @@ fn crew(workers: &WorkerSettings, forward: Arc<dyn Forward>, stop: watch::Receiv
         how: Background { behind: workers.behind, wait: WAIT, result_max: ANSWER_MAX },
         purse: workers.max.map(|max: Amount| Purse::new(max.floor_of(capacity))),
         stop,
-        counts: Counts::default(),
+        counts,
     })
 }
 

@@ -85,16 +85,18 @@ fn problem(file: &str, what: &dyn std::fmt::Display, mend: &str) -> Problems {
 }
 
 impl Pool {
+    /// `door`: the URL of the process' decision service for other gates of the pool.
+    ///
     /// # Errors
     /// The pods cannot be found, or the rules cannot be obeyed, in words.
-    pub(crate) fn new(file: &Config) -> Result<Arc<Pool>, String> {
+    pub(crate) fn new(file: &Config, door: Option<&str>) -> Result<Arc<Pool>, String> {
         let base = resolve(file)?;
         let (gate, patience) = match &base.ledger {
             LedgerSettings::Memory => {
                 (Gate::new(base.policy.clone()).map_err(|error| error.to_string())?, Duration::ZERO)
             }
             LedgerSettings::Redis(redis) => {
-                (ledger::gate(&base, redis)?, redis.heartbeat() + Duration::from_secs(1))
+                (ledger::gate(&base, redis, door)?, redis.heartbeat() + Duration::from_secs(1))
             }
         };
         let documents = match base.ledger {

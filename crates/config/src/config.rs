@@ -150,6 +150,8 @@ pub struct DecisionSettings {
     pub early_end: EarlyEnd,
     /// What callers must show; it or `tls` is there when a listener is not on a loopback address. Not shown by `Debug`.
     pub token: Option<String>,
+    /// Where other gates of the pool reach `http`, as `host:port`, if not where it listens.
+    pub advertise: Option<String>,
     /// Mutual TLS.
     pub tls: Option<DecisionTls>,
 }
@@ -179,6 +181,7 @@ impl fmt::Debug for DecisionSettings {
             .field("ext_proc", &self.ext_proc)
             .field("early_end", &self.early_end)
             .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("advertise", &self.advertise)
             .field("tls", &self.tls)
             .finish()
     }

@@ -61,6 +61,10 @@ pub enum DoorAddress {
     Unix(PathBuf),
 }
 
+/// `10.1.2.3:8090`, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPort(pub(crate) String);
+
 /// A token that callers must show.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(pub(crate) String);
@@ -181,6 +185,9 @@ from_text!(Listen, "an address and port such as `127.0.0.1:8080`", {
 from_text!(DoorAddress, "an address and port such as `127.0.0.1:8090`, or `unix:/run/sluicegate.sock`", {
     "description": "An IP address and a port: 127.0.0.1:8090, [::1]:8090; or unix: and a socket's whole path: unix:/run/sluicegate.sock.",
     "type": "string"
+});
+from_text!(HostPort, "a host and port such as `10.1.2.3:8090`", {
+    "description": "A host and a port: 10.1.2.3:8090, gate-1.shop:8090.", "type": "string"
 });
 from_text!(Token, "a token", { "type": "string", "minLength": 8, "pattern": "^[!-~]+$" });
 from_text!(HeaderName, "the name of a header", {
@@ -391,6 +398,20 @@ impl fmt::Display for DoorAddress {
         match self {
             DoorAddress::Tcp(address) => address.fmt(f),
             DoorAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<HostPort, Fault> {
+        match host_and_port(text) {
+            Ok(_) => Ok(HostPort(text.to_owned())),
+            Err(why) => Err(Fault::new(
+                format!("{}: {why}", quoted(text)),
+                "write what others can call: `10.1.2.3:8090`",
+            )),
         }
     }
 }

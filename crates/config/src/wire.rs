@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::redis::RedisUrl;
 use crate::routes::Pattern;
 use crate::values::{
-    AmountText, DoorAddress, HeaderName, Listen, Name, Percent, PodUrl, Rate, Size, Span, Token,
+    AmountText, DoorAddress, HeaderName, HostPort, Listen, Name, Percent, PodUrl, Rate, Size, Span, Token,
 };
 pub use work::MessageOrder;
 pub(crate) use work::{JobStore, OverflowJobs, Source, SourceApi, Workers};
@@ -512,6 +512,9 @@ pub(crate) struct Decisions {
     pub(crate) early_end: Option<EarlyEnd>,
     /// What callers must show; it, or `tls`, is needed on any address but loopback.
     pub(crate) token: Option<Token>,
+    /// `host:port` where the other gates of the pool reach `http`; default where it listens. Needed over Redis when that is
+    /// `0.0.0.0`, `[::]` or a Unix socket and callers come through a balancer.
+    pub(crate) advertise: Option<HostPort>,
     /// Mutual TLS: callers show a certificate.
     pub(crate) tls: Option<DecisionsTls>,
 }

@@ -1,5 +1,7 @@
 //! How fast units complete, and what that says about a queue.
 
+use std::collections::BTreeMap;
+
 use crate::exchange::Holding;
 use crate::ids::{ApiId, PodId};
 use crate::policy::{Policy, Units};
@@ -79,6 +81,59 @@ impl Rate {
     }
 }
 
+/// How long after their turn asks were served of late: now less rank, by weight.
+///
+/// A queue's length says little of a late rank's prospects where waiters leave as their time runs out: at five times the
+/// load a third of those whom the drain rate called out of reach would have been served. So nobody is turned away who
+/// could be served as late as others were that are as heavy.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    window_us: u64,
+    by_weight: BTreeMap<Units, Late>,
+}
+
+/// Least lateness in this window and in the one before, microseconds; negative before the turn.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    since: Micros,
+    least: [i64; 2],
+}
+
+impl Turns {
+    /// Weights that are told apart; asks may bring any.
+    const WEIGHTS_MAX: usize = 64;
+
+    fn note(&mut self, now: Micros, weight: Units, late_us: i64) {
+        if self.by_weight.len() >= Turns::WEIGHTS_MAX && !self.by_weight.contains_key(&weight) {
+            let window_us = self.window_us;
+            self.by_weight.retain(|_, late| now.since(late.since) < 2 * window_us);
+        }
+        let late = self.by_weight.entry(weight).or_insert(Late { since: now, least: [i64::MAX; 2] });
+        late.turn(now, self.window_us);
+        late.least[0] = late.least[0].min(late_us);
+    }
+
+    /// Least lateness of those served of late that hold `weight` or more; `None` if there were none.
+    fn least(&mut self, now: Micros, weight: Units) -> Option<i64> {
+        let mut least = i64::MAX;
+        for late in self.by_weight.range_mut(weight..).map(|(_, late)| late) {
+            late.turn(now, self.window_us);
+            least = least.min(late.least[0]).min(late.least[1]);
+        }
+        (least < i64::MAX).then_some(least)
+    }
+}
+
+impl Late {
+    fn turn(&mut self, now: Micros, window_us: u64) {
+        let passed = now.since(self.since);
+        if passed >= window_us {
+            self.least = [i64::MAX, if passed < 2 * window_us { self.least[0] } else { i64::MAX }];
+            self.since = now;
+        }
+    }
+}
+
 /// What a gate of many knows of the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PoolView {
@@ -133,11 +188,13 @@ pub(crate) struct Rates {
     pool: Rate,
     apis: Vec<Rate>,
     pods: Vec<Rate>,
+    turns: Turns,
 }
 
 impl Rates {
     pub(crate) fn new() -> Rates {
-        Rates { view: None, pool: Rate::new(SECOND), apis: Vec::new(), pods: Vec::new() }
+        let turns = Turns { window_us: SECOND, by_weight: BTreeMap::new() };
+        Rates { view: None, pool: Rate::new(SECOND), apis: Vec::new(), pods: Vec::new(), turns }
     }
 
     /// Measures over [`window_us`].
@@ -147,6 +204,18 @@ impl Rates {
         self.pods.resize(pods, Rate::new(window_us));
         let all = std::iter::once(&mut self.pool).chain(&mut self.apis).chain(&mut self.pods);
         all.for_each(|rate| rate.set_window(window_us));
+        // What was remembered from before an onset delays the first early refusal by one to two of these.
+        self.turns.window_us = window_us / 2;
+    }
+
+    /// An ask of `weight` was served while others waited, or after it had: `late_us` after its turn.
+    pub(crate) fn note_turn(&mut self, now: Micros, weight: Units, late_us: i64) {
+        self.turns.note(now, weight, late_us);
+    }
+
+    /// Whether of late somebody who asked for `weight` or more was served at most `late_us` after the turn.
+    pub(crate) fn served_as_late(&mut self, now: Micros, weight: Units, late_us: i64) -> bool {
+        self.turns.least(now, weight).is_some_and(|least| least <= late_us)
     }
 
     #[inline]
@@ -160,6 +229,12 @@ impl Rates {
     pub(crate) fn forget(&mut self) {
         let all = std::iter::once(&mut self.pool).chain(&mut self.apis).chain(&mut self.pods);
         all.for_each(|rate| *rate = Rate::new(rate.width_us * BUCKETS as u64));
+        self.turns.by_weight.clear();
+    }
+
+    /// What completed here, whatever the others do.
+    pub(crate) fn own(&mut self, now: Micros) -> Option<(u64, u64)> {
+        self.pool.measured(now)
     }
 
     pub(crate) fn of_pool(&mut self, now: Micros, queued: u64) -> Option<(u64, u64)> {
@@ -240,6 +315,39 @@ mod tests {
         // An api that did 20 units here while all did 100 now moves 2.5 times as fast as they did.
         assert_eq!(view.of_some((20, SECOND), Some((100, SECOND)), 100), Some((20, SECOND * 2 / 5)));
         assert_eq!(view.of_some((20, SECOND), Some((400, SECOND)), 100), Some((20, SECOND)));
+    }
+
+    #[test]
+    fn turns_are_remembered_for_one_to_two_windows_by_weight() {
+        let mut rates = Rates::new();
+        rates.turns.window_us = SECOND;
+        let at = |ms: u64| Micros(ms * 1_000);
+        assert!(!rates.served_as_late(at(0), 1, i64::MAX), "nobody was served");
+        rates.note_turn(at(100), 2, 500);
+        rates.note_turn(at(200), 2, 300);
+        rates.note_turn(at(300), 1, -50);
+        assert!(rates.served_as_late(at(400), 2, 300));
+        assert!(!rates.served_as_late(at(400), 2, 299), "who is lighter slips into gaps");
+        assert!(rates.served_as_late(at(400), 1, -50) && !rates.served_as_late(at(400), 1, -51));
+        assert!(!rates.served_as_late(at(400), 3, i64::MAX), "nobody as heavy was");
+        assert!(rates.served_as_late(at(1_200), 2, 300), "one window ago");
+        rates.note_turn(at(1_250), 2, 900);
+        assert!(rates.served_as_late(at(2_050), 2, 300));
+        assert!(!rates.served_as_late(at(2_150), 2, 899) && rates.served_as_late(at(2_150), 2, 900));
+        assert!(!rates.served_as_late(at(5_000), 2, i64::MAX), "all that is long ago");
+        rates.note_turn(at(5_000), 2, 1);
+        rates.forget();
+        assert!(!rates.served_as_late(at(5_000), 2, 1));
+    }
+
+    #[test]
+    fn weights_without_end_are_forgotten_as_they_grow_old() {
+        let mut turns = Turns { window_us: SECOND, by_weight: BTreeMap::new() };
+        for weight in 1..1_000 {
+            turns.note(Micros(u64::from(weight) * SECOND), weight, 0);
+            assert!(turns.by_weight.len() <= Turns::WEIGHTS_MAX);
+        }
+        assert_eq!(turns.least(Micros(1_000 * SECOND), 998), Some(0));
     }
 
     #[test]

@@ -360,7 +360,8 @@ impl Gate {
         }
         let beyond = |drain_us| out_of_reach(drain_us, deadline.since(now));
         // What a pod refused is not refused here while wait remains.
-        if self.early && !request.again && drain(outlook.ahead).is_some_and(beyond) {
+        let is_beyond = self.early && !request.again && drain(outlook.ahead).is_some_and(beyond);
+        if is_beyond && !self.ledger.may_have_its_turn(now, &request) {
             return refusal(self, self.reason_at_end(request.wait_us));
         }
         let Ok(worst) = self.who_makes_room(&request) else {
@@ -444,7 +445,7 @@ impl Gate {
     }
 
     #[inline]
-    fn lend(&mut self, now: Micros, request: Request, holding: Holding) -> Granted {
+    pub(crate) fn lend(&mut self, now: Micros, request: Request, holding: Holding) -> Granted {
         let waited_us = now.since(request.arrival);
         self.granted += 1;
         if !request.again {

@@ -277,6 +277,18 @@ impl Keeper {
         self.records.len()
     }
 
+    /// Loans to a gate that it has not yet said to have.
+    #[must_use]
+    pub fn unheard(&self, gate: GateId) -> usize {
+        self.records.get(&gate).map_or(0, |record| record.pending.len())
+    }
+
+    /// Lives of silent gates whose units are still kept.
+    #[must_use]
+    pub fn remains(&self) -> usize {
+        self.remains.len()
+    }
+
     /// What the report says is written down.
     fn hear(&mut self, report: &Report) -> Verdict {
         let current = Stamp {

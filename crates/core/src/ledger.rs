@@ -196,9 +196,30 @@ impl Ledger {
             None => None,
         };
         match self.fit(now, request, claim) {
-            Ok(holding) => Reply::Granted(self.take(now, request, holding)),
+            Ok(holding) => {
+                if self.ranker.has_offsets() && !self.line.is_empty() {
+                    let rank = self.line.rank_of_newcomer(request, &self.ranker);
+                    self.note_turn(now, rank, request.weight);
+                }
+                Reply::Granted(self.take(now, request, holding))
+            }
             Err(obstacle) => Reply::Blocked(obstacle),
         }
+    }
+
+    fn note_turn(&mut self, now: Micros, rank: Rank, weight: Units) {
+        if self.ranker.has_offsets() {
+            self.rates.note_turn(now, weight, now.0 as i64 - rank.value as i64);
+        }
+    }
+
+    /// Whether others were served of late so long after their turn as this ask can be before its time is over. Where
+    /// all ranks are arrivals the answer is no: there one ask takes the place of another, and turning it away costs
+    /// nobody anything.
+    pub(crate) fn may_have_its_turn(&mut self, now: Micros, request: &Request) -> bool {
+        let rank = self.line.rank_of_newcomer(request, &self.ranker).value as i64;
+        let end = (request.arrival + request.wait_us).0 as i64;
+        self.rates.served_as_late(now, request.weight, end - rank)
     }
 
     fn claim_rank(&self, claim: &Claim) -> Rank {
@@ -335,6 +356,7 @@ impl Ledger {
         while !self.line.is_empty() {
             let Some((ticket, holding)) = self.next_to_serve(now) else { return };
             let waiter = self.line.leave(ticket, &self.ranker).expect("heads are live");
+            self.note_turn(now, waiter.rank, waiter.request.weight);
             let holding = self.take(now, &waiter.request, holding);
             grants.push(Grant { ticket, request: waiter.request, holding });
         }
@@ -355,7 +377,8 @@ impl Ledger {
         if self.pods.open(pod) < weight || !self.book.under_max(api, weight) {
             return false;
         }
-        self.line.leave(ticket, &self.ranker);
+        let waiter = self.line.leave(ticket, &self.ranker).expect("it was just found");
+        self.note_turn(now, waiter.rank, weight);
         let holding = self.take(now, &request, Holding { pod, api, weight, entry, key });
         grants.push(Grant { ticket, request, holding });
         true

@@ -11,6 +11,7 @@
 //! - [`shared`]: what many gates and one ledger say to each other; [`member`] and [`keeper`] are the two sides.
 //! - [`refusal`], [`stats`], [`snapshot`]: what comes out.
 
+mod adopt;
 mod book;
 mod estimate;
 pub mod exchange;

@@ -63,6 +63,11 @@ impl Ranker {
         self.order == Order::Fair
     }
 
+    /// Whether weights differ in rank, so that who came later may go first.
+    pub(crate) fn has_offsets(&self) -> bool {
+        self.order == Order::LightFirst && self.heaviest > self.lightest
+    }
+
     /// The number that an ask keeps while it waits.
     pub(crate) fn value(&self, request: &Request) -> u64 {
         match self.order {

@@ -10,6 +10,7 @@
 //! cancellation, or sent again after the return, takes no units.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,11 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::counters::Counters;
 use crate::directory::Pod;
 use crate::http::input::LeaseRequest;
-use crate::names::{GateName, Name, is_drawn};
+use crate::names::{GateName, Name, Tag, is_drawn};
 use crate::server::{Busy, Tally};
+use crate::settings::Settings;
 
+mod adopted;
 mod state;
 
 use state::State;
@@ -29,6 +32,8 @@ use state::State;
 /// All leases of this gate that have an id.
 pub(crate) struct Book {
     pub(crate) name: GateName,
+    /// Ids say what another gate must know to adopt them.
+    tagged: bool,
     gate: Gate,
     counters: Arc<Counters>,
     tally: Arc<Tally>,
@@ -50,8 +55,12 @@ enum Stage {
 /// A lease that a caller has.
 pub(crate) struct Held {
     pub(crate) api: ApiId,
-    /// `None` for an exempt api.
+    /// [`short`](crate::names::short) of its name.
+    pub(crate) api_short: u32,
+    /// `None` for an exempt api, and for an adopted lease whose units still count at its old gate.
     pub(crate) lease: Option<Lease>,
+    /// Units of an adopted lease.
+    pub(crate) adopted: Option<u32>,
     pub(crate) pod: Arc<Pod>,
     /// `None`: as long as its connection.
     pub(crate) hold: Option<Duration>,
@@ -63,12 +72,24 @@ pub(crate) struct Held {
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) name: Name,
+    /// Where there are other gates.
+    pub(crate) tag: Option<Tag>,
     pub(crate) pod: Arc<Pod>,
     pub(crate) weight: u32,
     /// `None`: as long as its connection.
     pub(crate) expires_in: Option<Duration>,
     /// How long its ask waited.
     pub(crate) waited: Duration,
+    pub(crate) adopted: bool,
+}
+
+/// A lease to be taken over from a gate that is gone.
+pub(crate) struct Adoption {
+    pub(crate) gate: String,
+    pub(crate) api: ApiId,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) weight: u32,
+    pub(crate) hold: Duration,
 }
 
 /// What became of an ask with a chosen name.
@@ -183,18 +204,14 @@ impl Drop for Guard {
 
 impl Held {
     fn weight(&self) -> u32 {
-        self.lease.as_ref().map_or(0, Lease::weight)
-    }
-
-    fn view(&self, name: &Name, expires_in: Option<Duration>) -> View {
-        let waited = self.lease.as_ref().map_or(Duration::ZERO, Lease::waited);
-        View { name: name.clone(), pod: self.pod.clone(), weight: self.weight(), expires_in, waited }
+        self.lease.as_ref().map_or(self.adopted.unwrap_or(0), Lease::weight)
     }
 }
 
 impl Book {
-    pub(crate) fn new(name: GateName, gate: Gate, counters: Arc<Counters>, tally: Arc<Tally>) -> Book {
-        Book { name, gate, counters, tally, state: Mutex::default(), earlier: Notify::new() }
+    pub(crate) fn new(settings: &Settings, gate: Gate, counters: Arc<Counters>, tally: Arc<Tally>) -> Book {
+        let (name, tagged) = (settings.gate.clone(), settings.peers.is_some());
+        Book { name, tagged, gate, counters, tally, state: Mutex::default(), earlier: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -202,13 +219,28 @@ impl Book {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The full id of a name.
-    pub(crate) fn id(&self, name: &str) -> String {
-        let mut id = String::with_capacity(self.name.as_str().len() + 1 + name.len());
+    /// The whole id of a lease.
+    pub(crate) fn id(&self, view: &View) -> String {
+        if view.adopted {
+            return view.name.to_string();
+        }
+        let mut id = String::with_capacity(self.name.as_str().len() + 1 + view.name.len() + 32);
         id.push_str(self.name.as_str());
         id.push('.');
-        id.push_str(name);
+        id.push_str(&view.name);
+        if let Some(tag) = view.tag {
+            // A String takes everything.
+            let _ = write!(id, ".{tag}");
+        }
         id
+    }
+
+    fn view(&self, name: &Name, held: &Held, expires_in: Option<Duration>) -> View {
+        let weight = held.weight();
+        let tag = self.tagged.then_some(Tag { weight, api: held.api_short, pod: held.pod.short });
+        let waited = held.lease.as_ref().map_or(Duration::ZERO, Lease::waited);
+        let (pod, adopted) = (held.pod.clone(), held.adopted.is_some());
+        View { name: name.clone(), tag, pod, weight, expires_in, waited, adopted }
     }
 
     /// A name that a caller chose is posted.
@@ -236,7 +268,7 @@ impl Book {
                 Stage::Waiting { outcome, .. } => Begun::Joined(guard, outcome.subscribe()),
                 Stage::Held(held) => {
                     let left = entry.due.map(|due| due.saturating_duration_since(Instant::now()));
-                    Begun::Again(guard, held.view(name, left))
+                    Begun::Again(guard, self.view(name, held, left))
                 }
             };
         }
@@ -257,7 +289,7 @@ impl Book {
     pub(crate) fn hold_drawn(&self, held: Held) -> (Key, View) {
         let name = crate::names::draw();
         let until = held.hold.map(|hold| Instant::now() + hold);
-        let view = held.view(&name, held.hold);
+        let view = self.view(&name, &held, held.hold);
         let busy = Busy::new(&self.tally);
         let mut state = self.lock();
         let key = state.insert(name, None, Stage::Held(Box::new(held)), busy);
@@ -269,7 +301,7 @@ impl Book {
     /// The lease of a waiting entry. `None`: it was cancelled meanwhile, and the lease has gone back.
     pub(crate) fn hold_named(&self, key: &Key, held: Held) -> Option<View> {
         let until = held.hold.map(|hold| Instant::now() + hold);
-        let view = held.view(&key.name, held.hold);
+        let view = self.view(&key.name, &held, held.hold);
         let mut state = self.lock();
         let Some(entry) = state.entry_mut(key) else {
             // The gate's lock is not taken under this one.
@@ -291,30 +323,30 @@ impl Book {
     }
 
     /// From now on for `hold`, or as long as before. `None`: there is no such lease.
-    pub(crate) fn renew(&self, name: &Name, hold: Option<Duration>) -> Option<View> {
+    pub(crate) fn renew(&self, name: &str, hold: Option<Duration>) -> Option<View> {
         let mut state = self.lock();
-        let entry = state.entry_named_mut(name)?;
+        let (name, entry) = state.find_mut(name)?;
         let serial = entry.serial;
         let Stage::Held(held) = &mut entry.stage else { return None };
         // One that is bound to its connection without a hold has nothing to renew.
         if held.hold.is_some() {
             held.hold = hold.or(held.hold);
         }
-        let (until, view) = (held.hold.map(|hold| Instant::now() + hold), held.view(name, held.hold));
-        self.schedule(state, &Key { name: name.clone(), serial }, until);
+        let (until, view) = (held.hold.map(|hold| Instant::now() + hold), self.view(&name, held, held.hold));
+        self.schedule(state, &Key { name, serial }, until);
         Some(view)
     }
 
     /// The pod of a lease that is held.
-    pub(crate) fn pod_of(&self, name: &Name) -> Option<Arc<Pod>> {
-        match &self.lock().entry_named_mut(name)?.stage {
+    pub(crate) fn pod_of(&self, name: &str) -> Option<Arc<Pod>> {
+        match &self.lock().find_mut(name)?.1.stage {
             Stage::Held(held) => Some(held.pod.clone()),
             Stage::Waiting { .. } => None,
         }
     }
 
     /// Given back, or cancelled. True if there was something to end.
-    pub(crate) fn end(&self, name: &Name, ended: Ended) -> bool {
+    pub(crate) fn end(&self, name: &str, ended: Ended) -> bool {
         let mut state = self.lock();
         let entry = state.remove(name);
         if !is_drawn(name) {
@@ -333,7 +365,7 @@ impl Book {
     }
 
     /// Ends a lease with what its caller says of it, the book's lock open.
-    fn close(&self, name: &Name, held: Held, ended: Ended) {
+    fn close(&self, name: &str, held: Held, ended: Ended) {
         let Held { lease: Some(lease), api, .. } = held else { return };
         let acquire = match ended {
             Ended::Done => return drop(lease),
@@ -351,7 +383,7 @@ impl Book {
     }
 
     /// The ask of a former lease, for whoever comes for it in time.
-    pub(crate) fn unpark(&self, former: &Name) -> Option<Parked> {
+    pub(crate) fn unpark(&self, former: &str) -> Option<Parked> {
         self.lock().parked.remove(former).map(|(parked, _)| parked)
     }
 

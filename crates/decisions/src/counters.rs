@@ -12,6 +12,8 @@ pub(crate) struct Counters {
     pub(crate) written_off: Count,
     pub(crate) undelivered: Count,
     pub(crate) replayed: Count,
+    pub(crate) passed_on: Count,
+    pub(crate) adopted: Count,
 }
 
 /// What the service has counted since it started.
@@ -25,6 +27,10 @@ pub struct Counts {
     pub undelivered: u64,
     /// Asks answered with the lease of an earlier ask of the same id or key.
     pub replayed: u64,
+    /// Calls answered by another gate.
+    pub passed_on: u64,
+    /// Leases taken over from a gate that is gone.
+    pub adopted: u64,
 }
 
 impl Count {
@@ -44,6 +50,8 @@ impl Counters {
             written_off: self.written_off.get(),
             undelivered: self.undelivered.get(),
             replayed: self.replayed.get(),
+            passed_on: self.passed_on.get(),
+            adopted: self.adopted.get(),
         }
     }
 }
@@ -51,7 +59,7 @@ impl Counters {
 impl Counts {
     /// Name, help and value of each, for a metrics page. Names are without `_total`, as `prometheus-client` wants them.
     #[must_use]
-    pub fn families(&self) -> [(&'static str, &'static str, u64); 4] {
+    pub fn families(&self) -> [(&'static str, &'static str, u64); 6] {
         [
             ("sluicegate_leases", "Leases given out over HTTP by this gate.", self.leases),
             ("sluicegate_leases_written_off", "Leases that were not renewed in time.", self.written_off),
@@ -61,6 +69,8 @@ impl Counts {
                 self.undelivered,
             ),
             ("sluicegate_leases_replayed", "Asks answered with the lease of an earlier ask.", self.replayed),
+            ("sluicegate_leases_adopted", "Leases taken over from a gate that is gone.", self.adopted),
+            ("sluicegate_decisions_passed_on", "Calls answered by another gate of the pool.", self.passed_on),
         ]
     }
 }

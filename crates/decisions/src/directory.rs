@@ -8,6 +8,8 @@ use arc_swap::ArcSwap;
 use sluicegate::{ApiId, Gate, PodId};
 use sluicegate_config::{Config, Routes};
 
+use crate::names::short;
+
 /// The rules now in force: routes, apis and where the pods are. Shared by the service and whoever changes the
 /// configuration.
 pub struct Directory {
@@ -31,6 +33,8 @@ pub(crate) struct Rules {
 pub(crate) struct ApiRule {
     pub(crate) id: ApiId,
     pub(crate) name: String,
+    /// [`short`] of it.
+    pub(crate) short: u32,
     pub(crate) exempt: bool,
     pub(crate) max_hold: Duration,
 }
@@ -40,6 +44,8 @@ pub(crate) struct ApiRule {
 pub(crate) struct Pod {
     pub(crate) id: PodId,
     pub(crate) name: String,
+    /// [`short`] of it.
+    pub(crate) short: u32,
     pub(crate) url: String,
     /// `host:port`, to connect to.
     pub(crate) authority: String,
@@ -70,6 +76,7 @@ impl Rules {
             // An api that the gate does not know yet falls to its last one, which is `default`.
             id: gate.api_id(&settings.name).or_else(|| gate.api_id("default")).unwrap_or(ApiId(0)),
             name: settings.name.clone(),
+            short: short(&settings.name),
             exempt: policy.exempt,
             max_hold: settings.max_hold,
         });
@@ -79,12 +86,10 @@ impl Rules {
             if pods.len() <= id.index() {
                 pods.resize(id.index() + 1, None);
             }
-            pods[id.index()] = Some(Arc::new(Pod {
-                id,
-                name: settings.name.clone(),
-                url: settings.url.to_string(),
-                authority: settings.url.authority(),
-            }));
+            let (name, short) = (settings.name.clone(), short(&settings.name));
+            let authority = settings.url.authority();
+            pods[id.index()] =
+                Some(Arc::new(Pod { id, name, short, url: settings.url.to_string(), authority }));
         }
         Rules {
             pool: config.pool.clone(),
@@ -109,6 +114,16 @@ impl Rules {
 
     pub(crate) fn pod_named(&self, name: &str) -> Option<&Arc<Pod>> {
         self.pods.iter().flatten().find(|pod| pod.name == name)
+    }
+
+    /// The api of a [`Tag`](crate::names::Tag).
+    pub(crate) fn api_short(&self, short: u32) -> Option<&ApiRule> {
+        self.apis.iter().find(|api| api.short == short)
+    }
+
+    /// The pod of a [`Tag`](crate::names::Tag).
+    pub(crate) fn pod_short(&self, short: u32) -> Option<&Arc<Pod>> {
+        self.pods().find(|pod| pod.short == short)
     }
 
     pub(crate) fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {

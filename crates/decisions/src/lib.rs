@@ -6,6 +6,7 @@
 //! - `book.rs` owns every lease that was given out by its id: waiting, held, ended.
 //! - `http/` reads calls and writes answers; `names.rs` is the form of an id.
 //! - `server.rs` accepts (`socket.rs`, `tls.rs`) and drains.
+//! - `peers.rs` calls the other gates of a pool, and `http/elsewhere.rs` says when.
 //! - `directory.rs` is what calls read of the configuration.
 //!
 //! **Invariant:** a lease ends once, in one place: it is dropped or written off when its entry leaves the book.
@@ -17,6 +18,7 @@ mod counters;
 mod directory;
 mod http;
 mod names;
+mod peers;
 mod probes;
 mod server;
 mod settings;
@@ -27,6 +29,7 @@ pub use counters::Counts;
 pub use directory::Directory;
 pub use http::pods::{PodCall, PodsDoor};
 pub use names::GateName;
+pub use peers::{Peer, Peers};
 pub use server::{Decisions, DrainReport};
 pub use settings::{Limits, Settings};
 pub use socket::Bound;

@@ -1,4 +1,4 @@
-//! Ids of leases: `GATE.NAME`.
+//! Ids of leases: `GATE.NAME`, in a pool of many gates `GATE.NAME.TAG`.
 //!
 //! `GATE` is the name of the gate that holds the lease, so that a call that reaches another gate can be passed on.
 //! `NAME` is the caller's choice (it begins with a letter or a digit), this gate's (`_g…`), or made of an
@@ -16,34 +16,50 @@ pub(crate) const KEY_MAX: usize = 128;
 /// Longest name of a gate, bytes.
 const GATE_MAX: usize = 32;
 /// Longest id in a path.
-const ID_MAX: usize = GATE_MAX + 1 + 2 + 2 * KEY_MAX;
+const ID_MAX: usize = GATE_MAX + 1 + 2 + 2 * KEY_MAX + 1 + 8 + 1 + 8 + 1 + 8;
 /// What a caller may choose, as a pattern for the OpenAPI document: with or without the gate before it.
 pub(crate) const ID_PATTERN: &str = "^([a-z0-9-]{1,32}\\.)?[A-Za-z0-9][A-Za-z0-9_-]{0,127}$";
 /// Any id.
-pub(crate) const ANY_ID_PATTERN: &str = "^([a-z0-9-]{1,32}\\.)?[A-Za-z0-9_][A-Za-z0-9_-]{0,257}$";
+pub(crate) const ANY_ID_PATTERN: &str = "^([a-z0-9-]{1,32}\\.[A-Za-z0-9_][A-Za-z0-9_-]{0,257}(\\.[0-9a-f]{1,8}-[0-9a-f]{8}-[0-9a-f]{8})?|[A-Za-z0-9_][A-Za-z0-9_-]{0,257})$";
 
 /// A gate's name within its pool: 1 to 32 of `a-z`, `0-9` and `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateName(Arc<str>);
 
-/// The part of an id behind the gate's name.
+/// The part of an id behind the gate's name; of an adopted lease the whole id.
 pub(crate) type Name = Arc<str>;
 
 /// An id as a caller wrote it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Id {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Id<'a> {
+    /// All of it.
+    pub(crate) text: &'a str,
     /// The gate that holds it; `None`: the caller named none, and means the one it asks.
-    pub(crate) gate: Option<String>,
-    pub(crate) name: Name,
+    pub(crate) gate: Option<&'a str>,
+    pub(crate) name: &'a str,
+    pub(crate) tag: Option<Tag>,
+}
+
+/// What another gate must know of a lease when its own is gone: the third part of ids in a pool of many gates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag {
+    pub(crate) weight: u32,
+    /// [`short`] of its api's name.
+    pub(crate) api: u32,
+    /// [`short`] of its pod's name.
+    pub(crate) pod: u32,
 }
 
 impl GateName {
     /// A name, if it is one.
     #[must_use]
     pub fn new(name: &str) -> Option<GateName> {
-        let fits = (1..=GATE_MAX).contains(&name.len())
-            && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-        fits.then(|| GateName(name.into()))
+        GateName::fits(name).then(|| GateName(name.into()))
+    }
+
+    fn fits(name: &str) -> bool {
+        (1..=GATE_MAX).contains(&name.len())
+            && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
     }
 
     /// A name that no other gate has: 64 random bits.
@@ -65,31 +81,58 @@ impl fmt::Display for GateName {
     }
 }
 
-impl Id {
+impl Tag {
+    fn parse(text: &str) -> Option<Tag> {
+        let mut parts = text.split('-').map(|part| u32::from_str_radix(part, 16).ok());
+        let tag = Tag { weight: parts.next()??, api: parts.next()??, pod: parts.next()?? };
+        parts.next().is_none().then_some(tag)
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{:08x}-{:08x}", self.weight, self.api, self.pod)
+    }
+}
+
+/// A name in 32 bits (FNV-1a), the same in every gate. Of 100 pods two share one once in a million pools; then one of the
+/// two is taken for the other when a lease is adopted.
+pub(crate) fn short(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+impl<'a> Id<'a> {
     /// An id in a path or a list.
-    pub(crate) fn parse(text: &str) -> Result<Id, Fault> {
-        let (gate, name) = match text.split_once('.') {
-            Some((gate, name)) => (Some(gate), name),
-            None => (None, text),
+    pub(crate) fn parse(text: &'a str) -> Result<Id<'a>, Fault> {
+        Id::read(text).ok_or_else(|| {
+            Fault::new("id", "is no id of a lease: those are `GATE.NAME`, of letters, digits, `_` and `-`")
+        })
+    }
+
+    fn read(text: &'a str) -> Option<Id<'a>> {
+        let mut parts = text.split('.');
+        let first = parts.next()?;
+        let (gate, name) = match parts.next() {
+            Some(name) => (Some(first), name),
+            None => (None, first),
+        };
+        let tag = match parts.next() {
+            Some(tag) => Some(Tag::parse(tag)?),
+            None => None,
         };
         let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         let fits = text.len() <= ID_MAX
-            && gate.is_none_or(|gate| GateName::new(gate).is_some())
+            && parts.next().is_none()
+            && gate.is_none_or(GateName::fits)
             && name.bytes().next().is_some_and(|first| first != b'-')
             && name.bytes().all(letters);
-        if !fits {
-            return Err(Fault::new(
-                "id",
-                "is no id of a lease: it is `GATE.NAME`, of letters, digits, `_` and `-`",
-            ));
-        }
-        Ok(Id { gate: gate.map(str::to_owned), name: name.into() })
+        fits.then_some(Id { text, gate, name, tag })
     }
 
     /// An id that a caller chooses for a new lease.
-    pub(crate) fn chosen(text: &str) -> Result<Id, Fault> {
+    pub(crate) fn chosen(text: &'a str) -> Result<Id<'a>, Fault> {
         let id = Id::parse(text)?;
-        if id.name.starts_with('_') || id.name.len() > NAME_MAX {
+        if id.name.starts_with('_') || id.name.len() > NAME_MAX || id.tag.is_some() {
             let what = "cannot be chosen: a name begins with a letter or a digit and has at most 128 of letters, digits, `_` and `-`";
             return Err(Fault::new("id", what));
         }
@@ -128,11 +171,29 @@ mod tests {
 
     #[test]
     fn ids_are_split_at_their_gate() {
-        assert_eq!(Id::parse("a-1.x_Y").ok(), Some(Id { gate: Some("a-1".to_owned()), name: "x_Y".into() }));
-        assert_eq!(Id::parse("x").ok(), Some(Id { gate: None, name: "x".into() }));
-        for bad in ["", ".", "a.", ".x", "A.x", "a.b.c", "a b", "a/b", "-x", "a.-x", "ä", &"x".repeat(400)] {
+        let id = |text| Id::parse(text).ok().map(|id| (id.gate, id.name, id.tag));
+        assert_eq!(id("a-1.x_Y"), Some((Some("a-1"), "x_Y", None)));
+        assert_eq!(id("x"), Some((None, "x", None)));
+        let tag = Tag { weight: 3, api: short("report"), pod: short("b") };
+        assert_eq!(id(&format!("a.x.{tag}")), Some((Some("a"), "x", Some(tag))));
+        for bad in [
+            "",
+            ".",
+            "a.",
+            ".x",
+            "A.x",
+            "a.b.c",
+            "a.b.1-2-3.d",
+            "a b",
+            "a/b",
+            "-x",
+            "a.-x",
+            "ä",
+            &"x".repeat(400),
+        ] {
             assert!(Id::parse(bad).is_err(), "{bad:?}");
         }
+        assert_ne!(short("a"), short("b"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The service's listener and threads, and its end.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,9 +19,11 @@ use crate::book::Book;
 use crate::counters::{Counters, Counts};
 use crate::directory::Directory;
 use crate::http;
+use crate::http::elsewhere::AGAIN_MAX;
 use crate::http::pods::PodsDoor;
 use crate::http::reply::Delivery;
 use crate::names::Id;
+use crate::peers::Peering;
 use crate::probes::Probes;
 use crate::settings::{Limits, Settings};
 use crate::socket::{self, Bound, Listener, Stream, Watched};
@@ -38,13 +41,24 @@ pub struct Decisions {
     bound: Bound,
 }
 
-/// What a drain left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a drain left. The units of leases that were cut are held until this is dropped: their requests may still run.
+#[derive(Clone)]
 pub struct DrainReport {
     /// Leases and waiting asks that were cut because the time was over. 0 is a clean end.
     pub cut: usize,
     /// How long it took.
     pub took: Duration,
+    /// With the leases that are left.
+    _book: Arc<Book>,
+}
+
+impl fmt::Debug for DrainReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainReport")
+            .field("cut", &self.cut)
+            .field("took", &self.took)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What every call needs.
@@ -57,6 +71,9 @@ pub(crate) struct Shared {
     pub(crate) probes: Arc<Probes>,
     pub(crate) token: Token,
     pub(crate) limits: Limits,
+    pub(crate) peering: Peering,
+    /// Places for returns that another gate could not be told yet.
+    pub(crate) later: Arc<Semaphore>,
     tally: Arc<Tally>,
     draining: AtomicBool,
 }
@@ -91,8 +108,8 @@ impl Shared {
     }
 
     /// True if an id names this gate, or none.
-    pub(crate) fn is_ours(&self, id: &Id) -> bool {
-        id.gate.as_deref().is_none_or(|gate| gate == self.book.name.as_str())
+    pub(crate) fn is_ours(&self, id: &Id<'_>) -> bool {
+        id.gate.is_none_or(|gate| gate == self.book.name.as_str())
     }
 }
 
@@ -144,9 +161,10 @@ impl Decisions {
         settings: &Settings,
     ) -> io::Result<Decisions> {
         let (tls, guarded) = guards(&bound, settings)?;
+        let connector = settings.tls.as_ref().map(tls::connector).transpose()?;
         let (stop, stopped) = watch::channel(false);
         let (counters, tally) = (Arc::new(Counters::default()), Arc::new(Tally::default()));
-        let book = Book::new(settings.gate.clone(), gate.clone(), counters.clone(), tally.clone());
+        let book = Book::new(settings, gate.clone(), counters.clone(), tally.clone());
         let probes = Arc::new(Probes::new(gate.clone(), directory.clone()));
         let shared = Arc::new(Shared {
             gate,
@@ -157,6 +175,8 @@ impl Decisions {
             probes,
             token: Token::new(settings.token.clone()),
             limits: settings.limits,
+            peering: Peering::new(settings.peers.clone(), settings.gate.as_str(), connector),
+            later: Arc::new(Semaphore::new(AGAIN_MAX)),
             tally,
             draining: AtomicBool::new(false),
         });
@@ -189,7 +209,7 @@ impl Decisions {
     }
 
     /// Gives out no more leases (503) and waits until all are given back, at most until `deadline` from now: renewals
-    /// and returns are answered until then. Leases that are left end with the process. Blocks the caller: not for use
+    /// and returns are answered until then. Leases that are left end with the report. Blocks the caller: not for use
     /// inside a runtime.
     #[must_use]
     pub fn drain(mut self, deadline: Duration) -> DrainReport {
@@ -197,7 +217,7 @@ impl Decisions {
         self.shared.draining.store(true, Ordering::Relaxed);
         let cut = self.shared.tally.wait(begin + deadline);
         self.join();
-        DrainReport { cut, took: begin.elapsed() }
+        DrainReport { cut, took: begin.elapsed(), _book: self.shared.book.clone() }
     }
 
     fn join(&mut self) {

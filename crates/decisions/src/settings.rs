@@ -8,6 +8,7 @@ use sluicegate_config::DecisionTls;
 
 use crate::http::pods::PodsDoor;
 use crate::names::GateName;
+use crate::peers::Peers;
 
 /// Bounds that a caller cannot cross.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Settings {
     pub gate: GateName,
     /// Takes pods that register themselves. `None`: there is no such route.
     pub pods: Option<Arc<PodsDoor>>,
+    /// The other gates of the pool. `None`: this gate is alone.
+    pub peers: Option<Arc<dyn Peers>>,
     /// Threads. At least 1.
     pub workers: usize,
     /// Bounds for callers.
@@ -41,7 +44,7 @@ pub struct Settings {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { body: 64 << 10, read: Duration::from_secs(30), connections: 10_000 }
+        Limits { body: 256 << 10, read: Duration::from_secs(30), connections: 10_000 }
     }
 }
 
@@ -54,6 +57,7 @@ impl Settings {
             tls: None,
             gate: GateName::draw(),
             pods: None,
+            peers: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             limits: Limits::default(),
         }

@@ -9,16 +9,13 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use sluicegate_config::DecisionTls;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// The acceptor for callers with a certificate.
 pub(crate) fn acceptor(settings: &DecisionTls) -> io::Result<TlsAcceptor> {
-    let mut authorities = RootCertStore::empty();
-    for certificate in certificates(&settings.client_ca)? {
-        authorities.add(certificate).map_err(|error| fault(&settings.client_ca, &error))?;
-    }
+    let authorities = authorities(settings)?;
     let provider = Arc::new(ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(authorities.into(), provider.clone())
         .build()
@@ -32,6 +29,27 @@ pub(crate) fn acceptor(settings: &DecisionTls) -> io::Result<TlsAcceptor> {
         .map_err(|error| fault(&settings.cert, &error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// The connector for calls to other gates: they show certificates of the same authorities as all callers, and so do we.
+pub(crate) fn connector(settings: &DecisionTls) -> io::Result<TlsConnector> {
+    let authorities = authorities(settings)?;
+    let key = PrivateKeyDer::from_pem_file(&settings.key).map_err(|error| fault(&settings.key, &error))?;
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(authorities)
+        .with_client_auth_cert(certificates(&settings.cert)?, key)
+        .map_err(|error| fault(&settings.cert, &error))?;
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn authorities(settings: &DecisionTls) -> io::Result<RootCertStore> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in certificates(&settings.client_ca)? {
+        authorities.add(certificate).map_err(|error| fault(&settings.client_ca, &error))?;
+    }
+    Ok(authorities)
 }
 
 fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {

@@ -1,18 +1,17 @@
 //! What to change. Every figure in a sentence is that of a run made for it, under the same arrivals.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 use sluicegate_config::Fault;
 use sluicegate_core::policy::Policy;
 
+use crate::pods::Pods;
 use crate::row::Row;
-use crate::scenario::{Job, Kind, with_pods};
+use crate::scenario::{Job, Kind};
 use crate::table::{percent, span};
 use crate::workers::{self, Progress};
-use crate::{Options, words_of};
+use crate::{Options, judge, pods, words_of};
 
 /// Waits that are tried, microseconds.
 const WAITS: [u64; 8] = [10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000];
@@ -75,14 +74,17 @@ struct Causes<'a> {
     longest_wait_us: u64,
 }
 
+/// `rows` are those of the table; `paired` is that without waiting under the very arrivals of the trials.
 pub(crate) fn advise(
     base: &Job,
     rows: &[Row],
+    paired: &Row,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Advice, Fault> {
     let row = |key: &str| rows.iter().find(|row| row.key == key).expect("these scenarios are always there");
     let (before, no_wait) = (row(&base.key), row("pooled_no_wait"));
+    let bears = judge::bears(base, before);
     // Where hardly anybody is refused, what is refused without a wait shows what weighs.
     let longest_wait_us = base.policy.apis.iter().map(|api| api.wait_us).max().unwrap_or(0);
     let is_base = before.refused >= REFUSALS_MIN;
@@ -90,7 +92,7 @@ pub(crate) fn advise(
         (base.clone(), before)
     } else {
         let policy = crate::without_wait(&base.policy);
-        (Job { kind: Kind::Core, ..base.under(policy) }, no_wait)
+        (Job { kind: Kind::Core, ..base.under(policy) }, paired)
     };
     let causes = Causes { row: row_of_causes, is_base, longest_wait_us };
     let mut trials = waits(base);
@@ -98,13 +100,18 @@ pub(crate) fn advise(
     trials.extend(limits(&job));
     let answers = workers::all(&trials, options.threads, progress, |trial| trial.job.run());
     let after = answers.into_iter().collect::<Result<Vec<Row>, Fault>>()?;
-    let tried: Vec<(&Trial, &Row)> = trials.iter().zip(&after).collect();
-    let pods = pods(base, before, options, progress)?;
+    // What a run cannot show is not said.
+    let tried = trials.iter().zip(&after).filter(|(trial, after)| judge::bears(&trial.job, after).is_ok());
+    let tried: Vec<(&Trial, &Row)> = tried.collect();
+    let pods = pods::search(base, before, options, progress)?;
     let mut findings = Vec::new();
     findings.extend(pooling(row("alone_round_robin"), before));
     findings.extend(wait_finding(&tried, no_wait));
     findings.extend(tried.iter().filter_map(|(trial, after)| cause(trial, after, &causes)));
-    let change = choose(before, &tried, &pods, &causes, options.target);
+    let change = match bears {
+        Ok(()) => choose(before, &tried, &pods, &causes, options.target),
+        Err(why) => overloaded(before, &pods, &why),
+    };
     if let Some(found) = pods.finding {
         findings.push(found);
     }
@@ -288,113 +295,13 @@ fn choose(before: &Row, tried: &[(&Trial, &Row)], pods: &Pods, causes: &Causes, 
     }
 }
 
-/// How many pods are needed.
-struct Pods {
-    /// If it is another number than there are.
-    finding: Option<Finding>,
-    /// What one pod less would bring, in brackets, where it was tried.
-    one_less: String,
-}
-
-fn pods(base: &Job, before: &Row, options: &Options, progress: &dyn Progress) -> Result<Pods, Fault> {
-    let own = base.policy.pods.len();
-    let search = Search { base, target: options.target, progress, tried: RefCell::default() };
-    search.tried.borrow_mut().insert(own, before.refused_share);
-    let needed = if before.refused_share <= options.target {
-        search.fewest(0, own)?
-    } else {
-        let most = (own as f64 * (1.5 * base.traffic.load(&base.policy)).max(2.0)).ceil() as usize;
-        if !search.is_enough(most)? {
-            return Ok(Pods { finding: None, one_less: String::new() });
+/// The one sentence, where more is offered than the pool can be seen to work off.
+fn overloaded(before: &Row, pods: &Pods, why: &str) -> String {
+    let now = percent(before.refused_share);
+    match &pods.finding {
+        Some(finding) => {
+            format!("{}, and {now} in this run says little of the pool as it is: {why}", finding.text)
         }
-        search.fewest(own, most)?
-    };
-    let tried = search.tried.borrow();
-    let share_of = |count: usize| tried.get(&count).copied();
-    let less = share_of(needed.saturating_sub(1));
-    let one_less =
-        less.map_or_else(String::new, |share| format!(" ({} pods: {})", needed - 1, percent(share)));
-    if needed == own {
-        return Ok(Pods { finding: None, one_less });
+        None => format!("{now} answered 429 in this run says little: {why}"),
     }
-    let after = share_of(needed).unwrap_or(0.0);
-    let pods = if needed == 1 { "pod" } else { "pods" };
-    let verb = if needed < own { "would do" } else { "are needed" };
-    let now =
-        if needed < own { String::new() } else { format!(" instead of {}", percent(before.refused_share)) };
-    let uneven = base.policy.pods.windows(2).any(|pair| pair[0].capacity != pair[1].capacity);
-    let which = match (uneven, needed < own) {
-        (false, _) => "",
-        (true, true) => ", the last of the list left out",
-        (true, false) => ", more of the list's last",
-    };
-    let text = format!(
-        "{needed} {pods} instead of {own} {verb}: {}{now} answered 429{one_less}{which}",
-        percent(after)
-    );
-    let finding = Finding {
-        about: About::Pods,
-        text,
-        refused_share_before: before.refused_share,
-        refused_share_after: after,
-    };
-    Ok(Pods { finding: Some(finding), one_less })
-}
-
-struct Search<'a> {
-    base: &'a Job,
-    target: f64,
-    progress: &'a dyn Progress,
-    /// Shares by number of pods.
-    tried: RefCell<BTreeMap<usize, f64>>,
-}
-
-impl Search<'_> {
-    /// The fewest pods that are enough; `low` are not, `high` are.
-    fn fewest(&self, mut low: usize, mut high: usize) -> Result<usize, Fault> {
-        while high - low > 1 {
-            let middle = low.midpoint(high);
-            if self.is_enough(middle)? { high = middle } else { low = middle }
-        }
-        Ok(high)
-    }
-
-    fn is_enough(&self, count: usize) -> Result<bool, Fault> {
-        let policy = with_pods(&self.base.policy, count);
-        let traffic = &self.base.traffic;
-        let heaviest = traffic.streams.iter().map(|stream| policy.apis[stream.api].weight).max().unwrap_or(1);
-        let largest = policy.pods.iter().map(|pod| pod.capacity).max().unwrap_or(0);
-        let capacity = crate::traffic::capacity(&policy);
-        if heaviest > largest || kept(&policy, capacity) >= capacity {
-            return Ok(false);
-        }
-        // Work (units times time) that even a pool without idle units cannot do, all of it in the costliest requests:
-        // no fewer can be refused.
-        let excess = 1.0 - 1.0 / traffic.load(&policy).max(1.0);
-        // A trace may end while its queue still stands; Poisson traffic goes on for ever.
-        let margin = if traffic.is_poisson { 0.0 } else { 0.05 };
-        if excess * self.mean_part() > self.target + margin {
-            return Ok(false);
-        }
-        self.progress.more(1);
-        let row = self.base.under(policy).run()?;
-        self.progress.done();
-        self.tried.borrow_mut().insert(count, row.refused_share);
-        Ok(row.refused_share <= self.target)
-    }
-
-    /// Work of a mean request over that of the costliest api's.
-    fn mean_part(&self) -> f64 {
-        let Job { traffic, policy, .. } = self.base;
-        let work = |stream: &crate::Stream| f64::from(policy.apis[stream.api].weight) * stream.mean_us;
-        let most = traffic.streams.iter().map(work).fold(f64::MIN_POSITIVE, f64::max);
-        let sum: f64 = traffic.streams.iter().map(|stream| work(stream) * stream.per_s).sum();
-        sum / traffic.per_s().max(f64::MIN_POSITIVE) / most
-    }
-}
-
-/// Units that guarantees and the reserve take away from ordinary apis.
-fn kept(policy: &Policy, capacity: u32) -> u32 {
-    let mins = policy.apis.iter().map(|api| api.min.ceil_of(capacity));
-    mins.sum::<u32>().saturating_add(policy.admission.reserve.ceil_of(capacity))
 }

@@ -59,7 +59,7 @@ pub(crate) fn run(
     Ok(row(policy, traffic, &pool_world::run(&setup)?))
 }
 
-/// The shared pool counts from its first arrival on, and waits of all apis together. Use is that of mean holds.
+/// The shared pool counts from its first arrival on. Use is that of mean holds.
 fn row(policy: &Policy, traffic: &Traffic, outcome: &Outcome) -> Row {
     let mut means = vec![0.0; policy.apis.len()];
     traffic.streams.iter().for_each(|stream| means[stream.api] = stream.mean_us);
@@ -69,20 +69,22 @@ fn row(policy: &Policy, traffic: &Traffic, outcome: &Outcome) -> Row {
         .sum();
     let span_us = outcome.span_us.max(1) as f64;
     let per_s = |count: u64| count as f64 * 1e6 / span_us;
-    let apis = by_api().filter(|((_, (offered, _)), _)| *offered > 0);
-    let apis = apis.map(|((rule, (offered, refused)), _)| ApiRow {
+    let apis = by_api().zip(&outcome.waits_by_api).filter(|(((_, (offered, _)), _), _)| *offered > 0);
+    let apis = apis.map(|(((rule, (offered, refused)), _), waited)| ApiRow {
         name: rule.name.clone(),
         weight: rule.weight,
         offered: *offered,
         refused: *refused,
         refused_share: share(*refused, *offered),
-        wait: None,
+        // Also where nobody may wait: it is how long the ledger takes to answer.
+        wait: Some(Waits::of(waited)),
     });
     Row {
         key: String::new(),
         title: String::new(),
         configured: false,
         exact: false,
+        runs: 1,
         offered: outcome.offered,
         refused: outcome.refused,
         refused_share: outcome.share_refused(),

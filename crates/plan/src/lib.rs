@@ -27,6 +27,8 @@
 mod advice;
 mod gates;
 pub mod html;
+mod judge;
+mod pods;
 mod row;
 mod scenario;
 mod sweep;
@@ -162,13 +164,21 @@ pub fn plan(
     let all = scenarios(config, &policy, traffic, options);
     let configured = configured_key(config, &policy);
     let jobs = chosen(all, &options.only)?;
-    let answers = workers::all(&jobs, options.threads, progress, Job::run);
-    let mut rows = answers.into_iter().collect::<Result<Vec<Row>, Fault>>()?;
-    rows.iter_mut().for_each(|row| row.configured = row.key == configured);
-    let advice = match jobs.iter().find(|job| job.key == configured && options.only.is_empty()) {
-        Some(base) => Some(advice::advise(base, &rows, options, progress)?),
-        None => None,
+    // Of the configured scenario all sentences speak, so it stays under their arrivals.
+    let run = |job: &Job| {
+        let first = job.run()?;
+        let more = if job.key == configured { first.clone() } else { job.run_more(first.clone())? };
+        Ok((first, more))
     };
+    let answers = workers::all(&jobs, options.threads, progress, run);
+    let answers = answers.into_iter().collect::<Result<Vec<(Row, Row)>, Fault>>()?;
+    let (first, mut rows): (Vec<Row>, Vec<Row>) = answers.into_iter().unzip();
+    rows.iter_mut().for_each(|row| row.configured = row.key == configured);
+    let base = jobs.iter().find(|job| job.key == configured && options.only.is_empty());
+    let paired = first.iter().find(|row| row.key == "pooled_no_wait");
+    let advice =
+        base.zip(paired).map(|(base, paired)| advice::advise(base, &rows, paired, options, progress));
+    let advice = advice.transpose()?;
     let sweep = options.sweep.as_ref().map(|sweep| sweep::run(sweep, &jobs, configured, options, progress));
     let weights = trace.map(|trace| suggest(&policy, trace));
     let weights = match weights {

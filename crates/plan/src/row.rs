@@ -20,14 +20,16 @@ pub struct Row {
     pub configured: bool,
     /// True for a formula: nothing was simulated, and `offered` and `refused` are 0.
     pub exact: bool,
-    /// Requests that were counted.
+    /// Runs whose mean this is: where one scatters much, more are made with other arrivals.
+    pub runs: u32,
+    /// Requests that were counted, in all runs.
     pub offered: u64,
     /// Those of them that were refused.
     pub refused: u64,
     /// Refused over offered, 0 to 1.
     pub refused_share: f64,
-    /// Half of the 95 % interval of `refused_share`, from the scatter of 20 parts of the run; `None` where it is not
-    /// known.
+    /// Half of the 95 % interval of `refused_share`, from the scatter of 20 parts of each run; `None` where it
+    /// is not known.
     pub refused_share_error: Option<f64>,
     /// Mean units in use over the units of the pool, 0 to 1.
     pub utilisation: f64,
@@ -52,7 +54,7 @@ pub struct ApiRow {
     pub refused: u64,
     /// Refused over offered, 0 to 1.
     pub refused_share: f64,
-    /// How long its admitted requests waited; `None` where nobody waits or it is not known by api.
+    /// How long its admitted requests waited; `None` where nobody waits.
     pub wait: Option<Waits>,
 }
 
@@ -80,6 +82,28 @@ pub struct LedgerLoad {
     pub balances_per_s: f64,
     /// Script calls per 1,000 requests.
     pub commands_per_1000: f64,
+}
+
+impl Row {
+    /// The mean of this and one more run of a scenario in which nobody waits.
+    pub(crate) fn and(mut self, other: &Row) -> Row {
+        let runs = f64::from(self.runs);
+        let mean = |all: f64, one: f64| (all * runs + one) / (runs + 1.0);
+        self.offered += other.offered;
+        self.refused += other.refused;
+        self.refused_share = share(self.refused, self.offered);
+        let errors = self.refused_share_error.zip(other.refused_share_error);
+        self.refused_share_error = errors.map(|(all, one)| (all * runs).hypot(one) / (runs + 1.0));
+        self.utilisation = mean(self.utilisation, other.utilisation);
+        for api in &mut self.apis {
+            let Some(one) = other.apis.iter().find(|one| one.name == api.name) else { continue };
+            api.offered += one.offered;
+            api.refused += one.refused;
+            api.refused_share = share(api.refused, api.offered);
+        }
+        self.runs += 1;
+        self
+    }
 }
 
 impl Waits {
@@ -166,6 +190,7 @@ impl<'a> Tally<'a> {
             title: String::new(),
             configured: false,
             exact: false,
+            runs: 1,
             offered,
             refused,
             refused_share: share(refused, offered),

@@ -60,6 +60,31 @@ impl Job {
     }
 }
 
+/// A share that is known to this part of itself is good enough: near saturation a load that is 0.2 % off moves it as much.
+const SURE: f64 = 0.03;
+/// Most runs of one scenario, and most arrivals of all its runs.
+const RUNS_MAX: u32 = 8;
+const ARRIVALS_MAX: usize = 8_000_000;
+
+impl Job {
+    /// `row` with as many more runs, under other arrivals of the same kind, as its scatter needs. Refusals without waiting
+    /// come in bursts: one run of 10^6 arrivals at load 0.8 scatters by 3.4 % of its share.
+    pub(crate) fn run_more(&self, mut row: Row) -> Result<Row, Fault> {
+        let is_quick = matches!(self.kind, Kind::Core | Kind::Alone(_)) && row.wait.is_none();
+        let vague = |row: &Row| row.refused_share_error.is_some_and(|error| error > SURE * row.refused_share);
+        while is_quick
+            && vague(&row)
+            && row.runs < RUNS_MAX
+            && (row.runs as usize + 1) * self.traffic.arrivals.len() <= ARRIVALS_MAX
+        {
+            let Some(traffic) = self.traffic.other(u64::from(row.runs)) else { break };
+            let other = Job { traffic: Arc::new(traffic), ..self.clone() }.run()?;
+            row = row.and(&other);
+        }
+        Ok(row)
+    }
+}
+
 fn waits(policy: &Policy) -> bool {
     policy.apis.iter().any(|api| !api.exempt && api.wait_us > 0)
 }
@@ -161,6 +186,7 @@ fn exact(policy: &Policy, traffic: &Traffic) -> Row {
         title: String::new(),
         configured: false,
         exact: true,
+        runs: 1,
         offered: 0,
         refused: 0,
         refused_share: refused_per_s / traffic.per_s().max(f64::MIN_POSITIVE),

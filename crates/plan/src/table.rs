@@ -139,7 +139,11 @@ fn scenarios(f: &mut Formatter<'_>, rows: &[Row]) -> fmt::Result {
             percent(row.utilisation)
         )?;
     }
-    writeln!(f, "* as the configuration says")
+    writeln!(f, "* as the configuration says")?;
+    for row in rows.iter().filter(|row| row.runs > 1) {
+        writeln!(f, "{}: mean of {} runs under other arrivals of the same kind", row.title, row.runs)?;
+    }
+    Ok(())
 }
 
 fn waits(wait: Option<&Waits>) -> [String; 2] {

@@ -24,7 +24,7 @@ const ARRIVALS_MAX: usize = 50_000_000;
 const HOLDS: f64 = 100.0;
 /// And so many times as long as the longest wait, up to [`ARRIVALS_FOR_WAITS`]: a queue that only grows refuses nobody
 /// before the first wait is over.
-const WAITS: f64 = 5.0;
+pub(crate) const WAITS: f64 = 5.0;
 const ARRIVALS_FOR_WAITS: f64 = 2e6;
 
 /// Traffic as it is asked for.
@@ -241,6 +241,14 @@ impl Traffic {
         }
     }
 
+    /// Other arrivals of the same kind; `None` for a trace, which has no others.
+    pub(crate) fn other(&self, number: u64) -> Option<Traffic> {
+        let Origin::Made { load, arrivals, seed } = &self.origin else { return None };
+        // Far from the seeds that people count up.
+        let seed = seed.wrapping_add(number << 40);
+        Some(Traffic::of_load(load.clone(), *arrivals, seed, self.notes.clone()))
+    }
+
     /// The same requests with another weight of one api.
     #[must_use]
     pub fn with_weight(&self, api: usize, weight: Units) -> Traffic {
@@ -303,7 +311,8 @@ fn per_s(load: &Load) -> f64 {
     load.apis.iter().map(|api| api.per_s).sum()
 }
 
-fn longest_wait_s(policy: &Policy) -> f64 {
+/// Longest wait of the apis that hold units, seconds.
+pub(crate) fn longest_wait_s(policy: &Policy) -> f64 {
     let waits = policy.apis.iter().filter(|api| !api.exempt).map(|api| api.wait_us);
     waits.max().unwrap_or(0) as f64 / 1e6
 }

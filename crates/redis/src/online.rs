@@ -232,7 +232,9 @@ impl Look {
         }
         let number = |name: &str| config.and_then(|config| config.get(name)?.parse::<u64>().ok());
         let why = "after a fail-over the old master could go on beside the new one, and both would lend the same units";
-        let most = (self.ttl / 2).as_secs().max(1);
+        // Whom it renews last admits for ttl x 4/5; its successor lends again after ttl x 6/5.
+        let fence = self.ttl * 2 / 5;
+        let most = fence.as_secs().max(1);
         let mend = format!("CONFIG SET min-replicas-to-write 1 min-replicas-max-lag {most}, on each server");
         // The server shows this line only while both settings are on.
         let is_on = line_of(info, "min_slaves_good_slaves").is_some();
@@ -241,15 +243,15 @@ impl Look {
                 self.error(format!("`min-replicas-to-write` or `min-replicas-max-lag` is 0: {why}"), mend);
             }
             (Some(_), Some(lag)) => {
-                if Duration::from_secs(lag) > self.ttl / 2 {
-                    let half = self.ttl.as_millis() / 2;
+                if Duration::from_secs(lag) > fence {
+                    let part = fence.as_millis();
                     self.error(
                         format!(
-                            "`min-replicas-max-lag` is {lag} s, more than half of `ttl` ({half} ms): {why}"
+                            "`min-replicas-max-lag` is {lag} s, more than two fifths of `ttl` ({part} ms): {why}"
                         ),
                         // Whole seconds are the server's unit: a shorter ttl cannot be met.
-                        if self.ttl < Duration::from_secs(2) {
-                            format!("raise `ttl` to {} s", 2 * lag)
+                        if fence < Duration::from_secs(1) {
+                            format!("raise `ttl` to {} s", (5 * lag).div_ceil(2))
                         } else {
                             mend
                         },
@@ -258,7 +260,7 @@ impl Look {
             }
             _ if is_on => {
                 let what = "`min-replicas-max-lag` could not be read".to_owned();
-                self.warning(what, format!("see that it is at most {most} s, half of `ttl`"));
+                self.warning(what, format!("see that it is at most {most} s, two fifths of `ttl`"));
             }
             _ => self.error(format!("`min-replicas-to-write` or `min-replicas-max-lag` is 0: {why}"), mend),
         }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 use serde::{Deserialize, Serialize};
-use sluicegate::link::{Document, Ear, Exchanged, GateSeen, Ledger, LinkError, Names, RegisteredPod, Stored};
+use sluicegate::link::{
+    Document, Ear, Exchanged, GateGone, GateSeen, Ledger, LinkError, Names, RegisteredPod, Stored,
+};
 use sluicegate_core::shared::{GateId, Report, Timing};
 
 use crate::codec::{self, Fields};
@@ -146,6 +148,15 @@ impl Ledger for RedisLedger {
         let [state, _, _, seen, ..] = self.keys.all();
         self.run(|link| &link.gates, &[state, seen], |_| Ok(()), read_gates)
     }
+
+    fn gone(&mut self) -> Result<Vec<GateGone>, LinkError> {
+        let [state, _, _, seen, ..] = self.keys.all();
+        let arguments = |command: &mut Cmd| {
+            command.arg("gone");
+            Ok(())
+        };
+        self.run(|link| &link.gates, &[state, seen], arguments, read_gone)
+    }
 }
 
 /// A registered pod as the document has it.
@@ -189,10 +200,8 @@ fn read_gates(said: &Value) -> Result<Vec<GateSeen>, String> {
     };
     let mut gates = Vec::with_capacity(count);
     for _ in 0..count {
-        let id = fields.text("gate")?;
-        let id = u128::from_str_radix(id, 16).map_err(|_| format!("`{id}` is no gate's id"))?;
         gates.push(GateSeen {
-            id: GateId(id),
+            id: gate_id(fields.text("gate")?)?,
             label: fields.text("label")?.to_owned(),
             in_use: fields.number("units in use")?,
             credit: fields.number("credit")?,
@@ -204,6 +213,25 @@ fn read_gates(said: &Value) -> Result<Vec<GateSeen>, String> {
     }
     fields.end()?;
     Ok(gates)
+}
+
+fn read_gone(said: &Value) -> Result<Vec<GateGone>, String> {
+    let mut fields = Fields::of_value("the list of gates that are gone", said)?;
+    let count = match said {
+        Value::Array(fields) => fields.len() / 2,
+        _ => 0,
+    };
+    let mut gone = Vec::with_capacity(count);
+    for _ in 0..count {
+        let id = gate_id(fields.text("gate")?)?;
+        gone.push(GateGone { id, back_ms: fields.number("milliseconds until its units come back")? });
+    }
+    fields.end()?;
+    Ok(gone)
+}
+
+fn gate_id(text: &str) -> Result<GateId, String> {
+    u128::from_str_radix(text, 16).map(GateId).map_err(|_| format!("`{text}` is no gate's id"))
 }
 
 #[cfg(test)]
@@ -231,6 +259,9 @@ mod tests {
         assert_eq!(gates, [expected]);
         assert_eq!(read_gates(&said(&[])), Ok(vec![]));
         assert!(read_gates(&said(&one[..7])).is_err_and(|why| why.contains("7 fields too many")));
+        let gone = read_gone(&said(&["000000000000000000000000000000ff", "9"]));
+        assert_eq!(gone, Ok(vec![GateGone { id: GateId(255), back_ms: 9 }]));
+        assert!(read_gone(&said(&["g", "9"])).is_err_and(|why| why.contains("no gate's id")));
     }
 
     #[test]

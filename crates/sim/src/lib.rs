@@ -9,6 +9,7 @@
 //! - [`models`]: each pod alone, and pooled best fit with and without waiting.
 //! - [`kaufman_roberts`]: what one big pod refuses, exactly; [`erlang`]: the same for one weight, and the wait.
 //! - [`pool_world`]: many gates and one ledger, with a [`network`] and [`faults`] between them.
+//! - [`pools`]: small pools of all kinds, with what goes wrong in them.
 //! - [`report`]: what came out.
 //!
 //! ```
@@ -29,6 +30,7 @@ pub mod load;
 pub mod models;
 pub mod network;
 pub mod pool_world;
+pub mod pools;
 pub mod report;
 pub mod world;
 

@@ -3,17 +3,22 @@
 //! The gates are the core's [`Member`]s and the ledger its [`Keeper`]. The judge knows neither: it counts starts and
 //! ends where requests run.
 
+mod judge;
 mod outcome;
+mod states;
+mod strike;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use fastrand::Rng;
+use sluicegate_core::exchange::Entry;
 use sluicegate_core::gate::{Answer, Ask, Granted, Output};
-use sluicegate_core::ids::{ApiId, LeaseId, PodId, Ticket};
+use sluicegate_core::ids::{ApiId, LeaseId, Ticket};
 use sluicegate_core::keeper::{Keeper, KeeperCounts};
 use sluicegate_core::member::Member;
-use sluicegate_core::policy::{ApiPolicy, Policy, PolicyError, Units};
+use sluicegate_core::policy::{Policy, PolicyError, Units};
+use sluicegate_core::refusal::Reason;
 use sluicegate_core::shared::{GateId, Push, Reply, Report, Rules, Timing};
 use sluicegate_core::time::Micros;
 
@@ -21,7 +26,7 @@ use crate::faults::Fault;
 use crate::load::{Arrival, Load};
 use crate::network::Network;
 pub use outcome::Outcome;
-use outcome::join;
+pub use states::STATES;
 
 /// A run, wholly described.
 #[derive(Clone, Debug)]
@@ -49,7 +54,7 @@ pub struct Setup {
 #[derive(Debug)]
 enum Event {
     Arrive(Arrival),
-    End { gate: usize, life: u64, lease: LeaseId, pod: usize, api: usize, weight: Units },
+    End { gate: usize, life: u64, lease: LeaseId, pod: usize, api: usize, weight: Units, trickle: bool },
     ToLedger { gate: usize, life: u64, link: u64, report: Report },
     ToGate { gate: usize, life: u64, words: Words },
     Wake { gate: usize, life: u64 },
@@ -57,6 +62,7 @@ enum Event {
     Begin(usize),
     Continue(usize),
     Connect(usize),
+    Reload { gate: usize, life: u64, policy: usize },
 }
 
 #[derive(Debug)]
@@ -74,12 +80,30 @@ struct Gate {
     /// The connection it speaks over; 0 while it has none.
     link: u64,
     wake_at: u64,
-    waiting: BTreeMap<Ticket, Arrival>,
+    waiting: BTreeMap<Ticket, (usize, Arrival)>,
     /// Its clock: an offset, and parts per million that it runs fast.
     offset_us: u64,
     fast_ppm: i64,
     /// Events that came while it stood still.
     held_up: Vec<Event>,
+    /// Which rules it obeys.
+    policy: usize,
+    /// It takes no more asks and ends when it has left; another starts so many microseconds later.
+    leaves: Option<u64>,
+}
+
+/// A server that was taken over from and does not know it.
+struct OldMaster {
+    keeper: Keeper,
+    link: u64,
+    /// Its fence stops it then.
+    until: u64,
+}
+
+/// Rules, and when a gate last gave them up.
+struct Reign {
+    policy: Policy,
+    left: u64,
 }
 
 /// The world.
@@ -99,13 +123,21 @@ pub struct PoolWorld {
     link: u64,
     down_until: u64,
     clock_off: i64,
+    old: Option<OldMaster>,
+    /// The rules of now last, those of before first.
+    reigns: Vec<Reign>,
     on_pod: Vec<u64>,
     of_api: Vec<u64>,
+    /// Of those, units that entered by the trickle.
+    trickle_on_pod: Vec<u64>,
     /// Since when a pod has had room for a weight, by weight.
     room_since: BTreeMap<Units, Option<u64>>,
     /// Work of the ledger before it lost its state. Wraps when a state from before is put back.
     before: KeeperCounts,
     out: Vec<Output>,
+    /// Arrivals so far, and the one that is never refused early.
+    arrived: usize,
+    patient: Option<usize>,
     outcome: Outcome,
 }
 
@@ -115,6 +147,17 @@ pub struct PoolWorld {
 /// [`PolicyError`] if the policy breaks its invariant.
 pub fn run(setup: &Setup) -> Result<Outcome, PolicyError> {
     Ok(PoolWorld::new(setup)?.run())
+}
+
+/// Runs `setup` until the arrival of this index, counted from 0, is decided: it waits even where it would have been
+/// refused at once. True if it was served; `None` if it never came to a gate, or was lost with one.
+///
+/// # Errors
+/// [`PolicyError`] if the policy breaks its invariant.
+pub fn would_be_served(setup: &Setup, index: usize) -> Result<Option<bool>, PolicyError> {
+    let mut world = PoolWorld::new(setup)?;
+    world.patient = Some(index);
+    Ok(world.run().patient)
 }
 
 impl PoolWorld {
@@ -141,12 +184,17 @@ impl PoolWorld {
             link: 1,
             down_until: 0,
             clock_off: 1_000_000_000,
+            old: None,
+            reigns: vec![Reign { policy: setup.policy.clone(), left: 0 }],
+            trickle_on_pod: vec![0; setup.policy.pods.len()],
             on_pod: vec![0; setup.policy.pods.len()],
             of_api: vec![0; setup.policy.apis.len()],
             room_since: weights.collect(),
             before: KeeperCounts::default(),
             out: Vec::new(),
-            outcome: Outcome { by_api: vec![(0, 0); setup.policy.apis.len()], ..Outcome::default() },
+            arrived: 0,
+            patient: None,
+            outcome: Outcome::of_apis(setup.policy.apis.len()),
             setup: setup.clone(),
         };
         for index in 0..setup.gates {
@@ -164,7 +212,9 @@ impl PoolWorld {
         let seeds = (self.server, setup.seed ^ self.lives);
         let now = Micros(offset_us + self.now);
         let id = GateId(self.random.u128(1..));
-        let member = Member::new(&setup.policy, setup.timing, setup.rules, id, seeds, now)?;
+        let newest = self.reigns.len() - 1;
+        let policy = &self.reigns[newest].policy;
+        let member = Member::new(policy, setup.timing, setup.rules, id, seeds, now)?;
         self.put(self.now + index as u64, Event::Wake { gate: index, life: self.lives });
         Ok(Gate {
             member,
@@ -178,6 +228,8 @@ impl PoolWorld {
             offset_us: offset_us + self.now,
             fast_ppm,
             held_up: Vec::new(),
+            policy: newest,
+            leaves: None,
         }
         .since(self.now))
     }
@@ -191,13 +243,19 @@ impl PoolWorld {
         let mut arrivals = self.setup.load.arrivals(self.setup.seed).take(self.setup.arrivals);
         let mut last = start_us;
         let mut next = arrivals.next();
-        while let Some(arrival) = next {
+        while let Some(arrival) = next.filter(|_| !self.is_decided()) {
             last = start_us + arrival.at_us;
             self.put(last, Event::Arrive(arrival));
             self.go_on(last);
             next = arrivals.next();
         }
         self.outcome.span_us = self.now;
+        if self.patient.is_some() {
+            while !self.is_decided() && !self.events.is_empty() {
+                self.go_on(self.now + 1_000);
+            }
+            return self.outcome;
+        }
         self.outcome.ledger = self.spent();
         let Timing { ttl_us, hold_max_us, .. } = self.setup.timing;
         let faults_end = self.setup.faults.last().map_or(0, |(at, _)| at + 3 * ttl_us);
@@ -223,6 +281,7 @@ impl PoolWorld {
         {
             self.events.pop();
             self.now = at;
+            self.outcome.events += 1;
             let event = self.bodies.remove(&seq).expect("each event has its body");
             self.handle(event);
         }
@@ -231,14 +290,17 @@ impl PoolWorld {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Arrive(arrival) => self.arrive(arrival),
-            Event::End { gate, life, lease, pod, api, weight } => {
+            Event::End { gate, life, lease, pod, api, weight, trickle } => {
                 self.of_api[api] -= u64::from(weight);
                 self.on_pod[pod] -= u64::from(weight);
+                self.trickle_on_pod[pod] -= if trickle { u64::from(weight) } else { 0 };
                 self.note_room();
-                self.at_gate(gate, Event::End { gate, life, lease, pod, api, weight });
+                self.at_gate(gate, Event::End { gate, life, lease, pod, api, weight, trickle });
             }
             Event::ToLedger { gate, life, link, report } => self.at_ledger(gate, life, link, &report),
-            Event::ToGate { gate, .. } | Event::Wake { gate, .. } => self.at_gate(gate, event),
+            Event::ToGate { gate, .. } | Event::Wake { gate, .. } | Event::Reload { gate, .. } => {
+                self.at_gate(gate, event);
+            }
             Event::Strike(fault) => self.strike(fault),
             Event::Begin(gate) => {
                 let fresh = self.new_gate(gate).expect("the policy was checked at the start");
@@ -261,29 +323,59 @@ impl PoolWorld {
         Micros((*offset_us as i64 + self.now as i64 + self.now as i64 * fast_ppm / 1_000_000) as u64)
     }
 
+    fn is_decided(&self) -> bool {
+        self.outcome.patient.is_some()
+    }
+
     fn arrive(&mut self, arrival: Arrival) {
+        let index = self.arrived;
+        self.arrived += 1;
         let count = self.gates.len();
         let first = self.random.usize(..count);
         let up = |index: &usize| {
             let gate = &self.gates[*index];
-            gate.alive && self.now >= gate.paused_until
+            gate.alive && gate.leaves.is_none() && self.now >= gate.paused_until
         };
         let Some(gate) = (0..count).map(|step| (first + step) % count).find(up) else { return };
         self.outcome.offered += 1;
         self.outcome.by_api[arrival.api].0 += 1;
+        if self.patient == Some(index) {
+            self.early(gate, false);
+        }
         let now = self.clock(gate);
         let ask = Ask::new(ApiId(arrival.api as u32));
         match self.gates[gate].member.ask(now, ask, &mut self.out) {
-            Answer::Granted(granted) => self.start(gate, &arrival, &granted),
-            Answer::Waits(ticket) => drop(self.gates[gate].waiting.insert(ticket, arrival)),
-            Answer::Refused(_) => self.refuse(&arrival),
+            Answer::Granted(granted) => self.start(gate, (index, arrival), &granted),
+            Answer::Waits(ticket) => drop(self.gates[gate].waiting.insert(ticket, (index, arrival))),
+            Answer::Refused(refusal) => {
+                if refusal.reason() == Reason::WaitExceeded {
+                    self.outcome.early.push(index);
+                }
+                self.refuse((index, arrival));
+            }
+        }
+        if self.patient == Some(index) {
+            self.early(gate, true);
         }
         self.after(gate);
     }
 
+    /// Whether a gate refuses at once whom its queue cannot serve in time.
+    fn early(&mut self, gate: usize, early: bool) {
+        let mut policy = self.reigns[self.gates[gate].policy].policy.clone();
+        policy.admission.early = early;
+        let now = self.clock(gate);
+        let member = &mut self.gates[gate].member;
+        member.configure(now, &policy, &mut self.out).expect("the policy was checked at the start");
+    }
+
     fn at_gate(&mut self, index: usize, event: Event) {
         let gate = &mut self.gates[index];
-        let (Event::End { life, .. } | Event::ToGate { life, .. } | Event::Wake { life, .. }) = &event else {
+        let (Event::End { life, .. }
+        | Event::ToGate { life, .. }
+        | Event::Wake { life, .. }
+        | Event::Reload { life, .. }) = &event
+        else {
             return;
         };
         if !gate.alive || *life != gate.life {
@@ -294,6 +386,9 @@ impl PoolWorld {
             return;
         }
         let now = self.clock(index);
+        if let Event::Reload { policy, .. } = event {
+            self.reload(index, policy);
+        }
         let Gate { member, .. } = &mut self.gates[index];
         match event {
             Event::End { lease, .. } => drop(member.release(now, lease, &mut self.out)),
@@ -316,12 +411,12 @@ impl PoolWorld {
                         let room = self.room_since.get(&granted.weight).copied().flatten();
                         let since = room.map_or(self.now, |room| room.max(arrived));
                         self.outcome.handover.add(self.now - since);
-                        self.start(index, &arrival, &granted);
+                        self.start(index, arrival, &granted);
                     }
                 }
                 Output::Refused(ticket, _) => {
                     if let Some(arrival) = self.gates[index].waiting.remove(&ticket) {
-                        self.refuse(&arrival);
+                        self.refuse(arrival);
                     }
                 }
             }
@@ -334,7 +429,12 @@ impl PoolWorld {
         if let Some(report) = report {
             self.send_report(index, report);
         }
-        let wake = self.gates[index].member.next_wake();
+        let gate = &self.gates[index];
+        if let Some(back_us) = gate.leaves.filter(|_| gate.member.has_left()) {
+            self.end_gate(index, back_us);
+            return;
+        }
+        let wake = gate.member.next_wake();
         if wake < Micros::NEVER {
             // Clocks differ by little; a wake that comes early asks again.
             let at = self.now + wake.since(now).max(1);
@@ -360,13 +460,20 @@ impl PoolWorld {
 
     fn at_ledger(&mut self, index: usize, life: u64, link: u64, report: &Report) {
         // What was sent on a connection to another server never arrives.
-        if self.now < self.down_until || link != self.link || self.now < self.gates[index].cut_until {
+        let old = self.old.as_mut().filter(|old| link == old.link && self.now < old.until);
+        let is_old = old.is_some();
+        if self.now < self.down_until
+            || (link != self.link && !is_old)
+            || self.now < self.gates[index].cut_until
+        {
             return;
         }
         let mut pushes = Vec::new();
         let time = Micros((self.now as i64 + self.clock_off) as u64);
-        let reply = self.keeper.exchange(time, report, &mut pushes);
-        if let Err(fault) = self.audit_ledger() {
+        let keeper = old.map_or(&mut self.keeper, |old| &mut old.keeper);
+        let reply = keeper.exchange(time, report, &mut pushes);
+        let whole = !self.setup.faults.is_empty() || keeper.counts().exchanges.is_multiple_of(64);
+        if let Err(fault) = if whole { keeper.audit() } else { Ok(()) } {
             self.outcome.faults_in_books.push(fault);
         }
         for delay in self.setup.network.send(false, &mut self.random) {
@@ -383,170 +490,41 @@ impl PoolWorld {
             }
         }
         // A replica that lags, for the day it takes over.
-        if self.now >= self.kept_at + 200_000 {
+        if !is_old && self.now >= self.kept_at + 200_000 {
             self.kept_at = self.now;
             self.earlier = self.keeper.clone();
         }
     }
 
-    /// The whole sum is dear, so it is taken where runs are short or things go wrong.
-    fn audit_ledger(&self) -> Result<(), String> {
-        let counts = self.keeper.counts();
-        if self.setup.faults.is_empty() && !counts.exchanges.is_multiple_of(64) {
-            Ok(())
-        } else {
-            self.keeper.audit()
-        }
-    }
-
-    fn start(&mut self, gate: usize, arrival: &Arrival, granted: &Granted) {
+    fn start(&mut self, gate: usize, (index, arrival): (usize, Arrival), granted: &Granted) {
+        self.note_patient(index, true);
         let pod = granted.pod.index();
         self.on_pod[pod] += u64::from(granted.weight);
-        let capacity = u64::from(self.setup.policy.pods[pod].capacity);
-        if self.on_pod[pod] > capacity {
-            self.outcome.over += 1;
-            self.outcome.over_units = self.outcome.over_units.max(self.on_pod[pod] - capacity);
-        }
         self.of_api[arrival.api] += u64::from(granted.weight);
-        self.outcome.unlawful += u64::from(!self.is_lawful(arrival.api));
+        let trickle = granted.entry == Entry::Trickle;
+        self.trickle_on_pod[pod] += if trickle { u64::from(granted.weight) } else { 0 };
+        self.judge_start(pod, arrival.api);
         self.note_room();
         self.outcome.admitted += 1;
         self.outcome.waits.add(granted.waited_us);
+        self.outcome.waits_by_api[arrival.api].add(granted.waited_us);
         let life = self.gates[gate].life;
         let hold_us = arrival.hold_us.min(self.setup.timing.hold_max_us);
         let (lease, weight) = (granted.lease, granted.weight);
-        let end = Event::End { gate, life, lease, pod, api: arrival.api, weight };
+        let end = Event::End { gate, life, lease, pod, api: arrival.api, weight, trickle };
         self.put(self.now + hold_us, end);
     }
 
-    /// Conditions 2 and 3 of the model for what is in use, after a start of `api`. Credit counts as admitted when it was
-    /// lent, so a protected api may have entered the reserve between the two; what may never be is that unprotected
-    /// apis use the reserve or that a guarantee finds no room.
-    fn is_lawful(&self, api: usize) -> bool {
-        let Policy { pods, apis, admission } = &self.setup.policy;
-        let capacity: Units = pods.iter().map(|pod| pod.capacity).sum();
-        let capacity = admission.capacity.map_or(capacity, |cap| cap.floor_of(capacity)).min(capacity);
-        let rules = || apis.iter().zip(&self.of_api);
-        let min = |rule: &ApiPolicy| u64::from(rule.min.ceil_of(capacity));
-        let unfilled: u64 = rules().map(|(rule, used)| min(rule).saturating_sub(*used)).sum();
-        let room = self.of_api.iter().sum::<u64>() + unfilled <= u64::from(capacity);
-        let ordinary: u64 = rules().map(|(rule, used)| if rule.protected { min(rule) } else { *used }).sum();
-        let reserved = ordinary + u64::from(admission.reserve.ceil_of(capacity)) <= u64::from(capacity);
-        let below = apis[api].max.is_none_or(|max| self.of_api[api] <= u64::from(max.floor_of(capacity)));
-        below && room && (reserved || apis[api].protected)
+    fn note_patient(&mut self, index: usize, served: bool) {
+        if self.patient == Some(index) {
+            self.outcome.patient = Some(served);
+        }
     }
 
-    fn refuse(&mut self, arrival: &Arrival) {
+    fn refuse(&mut self, (index, arrival): (usize, Arrival)) {
+        self.note_patient(index, false);
         self.outcome.refused += 1;
         self.outcome.by_api[arrival.api].1 += 1;
-    }
-
-    fn note_room(&mut self) {
-        let pods = self.setup.policy.pods.iter().zip(&self.on_pod);
-        let most = pods.map(|(pod, used)| u64::from(pod.capacity).saturating_sub(*used)).max().unwrap_or(0);
-        for (weight, since) in &mut self.room_since {
-            if u64::from(*weight) > most {
-                *since = None;
-            } else if since.is_none() {
-                *since = Some(self.now);
-            }
-        }
-    }
-
-    fn strike(&mut self, fault: Fault) {
-        *self.outcome.faults.entry(fault.name()).or_default() += 1;
-        match fault {
-            Fault::Kill { gate, back_us } => {
-                if self.gates[gate].alive {
-                    self.outcome.lost += self.gates[gate].waiting.len() as u64;
-                    self.gates[gate].alive = false;
-                    self.put(self.now + back_us, Event::Begin(gate));
-                }
-            }
-            Fault::Pause { gate, for_us } => {
-                let until = self.now + for_us;
-                self.gates[gate].paused_until = self.gates[gate].paused_until.max(until);
-                self.put(until, Event::Continue(gate));
-            }
-            Fault::Cut { gate, for_us } => {
-                self.gates[gate].cut_until = self.gates[gate].cut_until.max(self.now + for_us);
-            }
-            Fault::Down { for_us } => self.down_until = self.down_until.max(self.now + for_us),
-            Fault::Restart => {
-                self.forget();
-                self.other_server();
-            }
-            Fault::Flush => self.forget(),
-            Fault::Rollback => {
-                self.before = self.spent();
-                self.keeper = self.earlier.clone();
-                self.before = join(self.before, self.keeper.counts(), u64::wrapping_sub);
-                self.other_server();
-            }
-            Fault::Clock { by_us } => self.clock_off += by_us,
-        }
-    }
-
-    /// Work of the ledger in all its lives.
-    fn spent(&self) -> KeeperCounts {
-        let (before, now) = (self.before, self.keeper.counts());
-        join(before, now, u64::wrapping_add)
-    }
-
-    fn forget(&mut self) {
-        self.before = self.spent();
-        self.keeper = Keeper::new(self.setup.rules);
-        self.earlier = self.keeper.clone();
-    }
-
-    fn other_server(&mut self) {
-        self.server += 1;
-        self.link += 1;
-        for gate in 0..self.gates.len() {
-            self.gates[gate].link = 0;
-            let after = self.random.u64(500..50_000);
-            self.put(self.now + after, Event::Connect(gate));
-        }
-    }
-
-    fn connect(&mut self, gate: usize) {
-        if !self.gates[gate].alive {
-            return;
-        }
-        if self.now < self.gates[gate].paused_until {
-            // Its process makes the connection when it goes on.
-            self.put(self.gates[gate].paused_until + 1, Event::Connect(gate));
-            return;
-        }
-        self.gates[gate].link = self.link;
-        self.gates[gate].member.connected(self.server);
-        self.after(gate);
-    }
-
-    /// Nothing runs any more: all units must be free, or credit of a gate that is alive.
-    fn judge_quiet(&mut self) {
-        for gate in self.gates.iter().filter(|gate| gate.alive) {
-            self.outcome.forgotten += gate.waiting.len() as u64;
-            let counts = gate.member.counts();
-            let sum = &mut self.outcome.gates;
-            sum.reports += counts.reports;
-            sum.retries += counts.retries;
-            sum.lapses += counts.lapses;
-            sum.resyncs += counts.resyncs;
-            sum.gaps += counts.gaps;
-            sum.unusable += counts.unusable;
-            sum.foreign += counts.foreign;
-            sum.for_waiters += counts.for_waiters;
-            sum.for_credit += counts.for_credit;
-            sum.for_others += counts.for_others;
-        }
-        for (index, pod) in self.setup.policy.pods.iter().enumerate() {
-            let id = PodId(index as u32);
-            let alive = self.gates.iter().filter(|gate| gate.alive);
-            let lent: u64 = alive.map(|gate| u64::from(gate.member.lent(id))).sum();
-            let usable = u64::from(self.keeper.open(id)) + lent;
-            self.outcome.leaked += u64::from(pod.capacity).abs_diff(usable) + self.on_pod[index];
-        }
     }
 }
 

@@ -344,6 +344,11 @@ impl Courier {
                 tell(&answer, &stored);
                 stored.map(|_| ())
             }
+            Job::Gone(answer) => {
+                let gone = self.ledger.gone();
+                tell(&answer, &gone);
+                gone.map(|_| ())
+            }
             Job::Gates(answer) => {
                 let gates = self.ledger.gates();
                 self.post().gates_came(self.shared.clock.now(), gates.as_ref());
@@ -359,6 +364,7 @@ impl Courier {
         match job {
             Job::Document(answer) => tell(&answer, &Err(error.clone())),
             Job::Store(_, _, answer) => tell(&answer, &Err(error.clone())),
+            Job::Gone(answer) => tell(&answer, &Err(error.clone())),
             Job::Gates(answer) => {
                 self.post().gates_came(self.shared.clock.now(), Err(error));
                 if let Some(answer) = answer {

@@ -1,7 +1,7 @@
 //! The core that a gate steps: alone over the embedded ledger, or as one member of a pool that many share.
 
 use sluicegate_core::exchange::Ending;
-use sluicegate_core::gate::{Answer, Ask, Gate as Core, Output};
+use sluicegate_core::gate::{Answer, Ask, Gate as Core, Granted, Output};
 use sluicegate_core::ids::{ApiId, LeaseId, PodId, Ticket};
 use sluicegate_core::member::Member;
 use sluicegate_core::policy::{Policy, PolicyError};
@@ -103,6 +103,16 @@ impl Engine {
             Engine::Own(_) => true,
             Engine::Shared(member) => member.is_valid(now),
         }
+    }
+
+    pub(crate) fn adopt(
+        &mut self,
+        now: Micros,
+        at: (ApiId, PodId),
+        weight: u32,
+        out: &mut Vec<Output>,
+    ) -> Option<Granted> {
+        either!(self, core => core.adopt(now, at, weight, out))
     }
 
     pub(crate) fn exempt(&mut self, api: ApiId) -> Option<PodId> {

@@ -299,6 +299,15 @@ impl Gate {
         }
     }
 
+    /// Counts a request that runs on `pod` already: the gate that admitted it is gone, and the ledger counts its units no
+    /// longer. It counts also above a limit; then nothing new is admitted until enough completes. `None`: this gate never
+    /// had such a pod or api.
+    #[must_use]
+    pub fn adopt(&self, api: ApiId, pod: PodId, weight: u32) -> Option<Lease> {
+        let granted = self.handle.step(|core, now, out| core.adopt(now, (api, pod), weight, out))?;
+        Some(Lease::new(Arc::clone(&self.handle), api, granted))
+    }
+
     /// The pod for a request that holds nothing (probes, preflight): the least used one that is ready.
     /// `None`: no pod is ready.
     #[must_use]

@@ -88,6 +88,12 @@ pub trait Ledger: Send + 'static {
     /// # Errors
     /// As [`Ledger::exchange`].
     fn gates(&mut self) -> Result<Vec<GateSeen>, LinkError>;
+
+    /// The gates that are gone and whose units still count, because what they admitted may still run.
+    ///
+    /// # Errors
+    /// As [`Ledger::exchange`].
+    fn gone(&mut self) -> Result<Vec<GateGone>, LinkError>;
 }
 
 /// A connection that hears pushes.
@@ -192,6 +198,15 @@ pub enum Stored {
     Stored(u64),
     /// Another change came first; this is the version stored now.
     Conflict(u64),
+}
+
+/// A gate that is gone and whose units still count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateGone {
+    /// Who.
+    pub id: GateId,
+    /// They come back in so many milliseconds.
+    pub back_ms: u64,
 }
 
 /// A gate, as the ledger sees it.

@@ -16,7 +16,7 @@ use crate::courier::Courier;
 use crate::ear;
 use crate::engine::Engine;
 use crate::gate::{Gate, Handle, Shared};
-use crate::link::{Document, Ear, GateSeen, Ledger, LinkError, LinkErrorKind, Names, Stored};
+use crate::link::{Document, Ear, GateGone, GateSeen, Ledger, LinkError, LinkErrorKind, Names, Stored};
 
 /// Longest that a caller waits for the link thread, which may be busy with a server that does not answer.
 const JOB_MAX: Duration = Duration::from_secs(5);
@@ -146,6 +146,7 @@ pub(crate) struct Desk {
 pub(crate) enum Job {
     Document(SyncSender<Result<Document, LinkError>>),
     Store(u64, Box<Document>, SyncSender<Result<Stored, LinkError>>),
+    Gone(SyncSender<Result<Vec<GateGone>, LinkError>>),
     /// With nobody to answer: for those who look.
     Gates(Option<SyncSender<Result<Vec<GateSeen>, LinkError>>>),
 }
@@ -315,6 +316,14 @@ impl Gate {
     /// The ledger does not answer, or is this gate's own.
     pub fn gates_now(&self) -> Result<Vec<GateSeen>, LinkError> {
         self.handle.shared.order(|answer| Job::Gates(Some(answer)))
+    }
+
+    /// The gates that are gone and whose units still count, read now. Blocks for a round trip, 5 s at most.
+    ///
+    /// # Errors
+    /// The ledger does not answer, or is this gate's own.
+    pub fn gone(&self) -> Result<Vec<GateGone>, LinkError> {
+        self.handle.shared.order(Job::Gone)
     }
 
     /// The pool's document, read now. Blocks for a round trip, 5 s at most.

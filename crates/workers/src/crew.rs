@@ -25,7 +25,7 @@ pub struct Crew {
     /// Turns true when nothing new is to be begun.
     pub stop: watch::Receiver<bool>,
     /// What came of all messages.
-    pub counts: Counts,
+    pub counts: Arc<Counts>,
 }
 
 /// Units for messages.

@@ -86,6 +86,38 @@ pub async fn consume(source: Source, crew: Arc<Crew>) {
     }
 }
 
+/// Puts messages into a queue, which is declared, and waits until the broker has them all.
+///
+/// # Errors
+/// The broker cannot be reached, or did not take one.
+pub async fn fill(url: &str, queue: &str, messages: &[Message]) -> Result<(), lapin::Error> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.into(), options, arguments).await?;
+    let mut confirms = Vec::with_capacity(messages.len());
+    for message in messages {
+        let mut headers = FieldTable::default();
+        for (name, value) in &message.headers {
+            headers.insert(name.as_str().into(), AMQPValue::LongString(value.clone().into()));
+        }
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_headers(headers)
+            .with_message_id(message.id.as_str().into());
+        let options = BasicPublishOptions::default();
+        confirms
+            .push(channel.basic_publish("".into(), queue.into(), options, &message.body, properties).await?);
+    }
+    for confirm in confirms {
+        confirm.await?;
+    }
+    connection.close(200, "done".into()).await
+}
+
 /// One connection's life.
 struct Session {
     source: Arc<Source>,
@@ -122,19 +154,27 @@ impl Session {
         Ok(())
     }
 
-    /// Until the crew stops, or an error.
+    /// Until the crew stops, or an error. The connection is closed then, so that the broker gives out again what this
+    /// one held.
     async fn run(self) -> Result<(), lapin::Error> {
         let session = Arc::new(self);
+        let outcome = session.tap_all().await;
+        let close = session.connection.close(200, "done".into());
+        // One that is lost already cannot be closed.
+        let _ = tokio::time::timeout(CONNECT_MAX, close).await;
+        outcome
+    }
+
+    async fn tap_all(self: &Arc<Self>) -> Result<(), lapin::Error> {
         let mut taps = JoinSet::new();
-        for place in 0..session.source.queues.len() {
-            let tap = Tap::open(&session, place).await?;
+        for place in 0..self.source.queues.len() {
+            let tap = Tap::open(self, place).await?;
             taps.spawn(tap.run());
         }
         while let Some(ended) = taps.join_next().await {
             // A panic of a tap is an end of the connection too: what it held comes again.
             ended.unwrap_or_else(|error| Err(std::io::Error::other(error).into()))?;
         }
-        let _ = session.connection.close(200, "done".into()).await;
         Ok(())
     }
 

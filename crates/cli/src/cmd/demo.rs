@@ -1,5 +1,7 @@
 //! `sluicegate demo`: the same load on the same kind of pods three times at once, side by side and live.
 
+mod brokers;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +15,7 @@ use tokio::net::TcpListener;
 
 use super::{Failure, Outcome};
 use crate::args;
+use crate::background::Backstage;
 use crate::pool;
 
 const PODS: usize = 10;
@@ -46,7 +49,9 @@ pub(crate) fn run(args: &args::Demo) -> Outcome {
 }
 
 async fn show(args: &args::Demo) -> Outcome {
-    let (pooled, gateway, admin) = pooled(&args.wait).await?;
+    let brokers = brokers::Brokers::of(&args.brokers)?;
+    brokers.fill().await?;
+    let (pooled, gateway, admin, backstage) = pooled(&args.wait, &brokers.rules()).await?;
     let ways = [
         alone("pods alone, random", Target::Random).await?,
         alone("pods alone, in turn", Target::RoundRobin).await?,
@@ -69,6 +74,9 @@ async fn show(args: &args::Demo) -> Outcome {
         records.push(record.map_err(|error| Failure::of("the load cannot be sent", &error))?);
     }
     conclude(&ways, &records);
+    if let Some(backstage) = backstage {
+        brokers.conclude(backstage).await;
+    }
     tokio::task::spawn_blocking(move || gateway.drain(Duration::from_secs(10)))
         .await
         .map_err(|error| Failure::of("the gateway did not drain", &error))?;
@@ -110,7 +118,7 @@ async fn alone(title: &'static str, target: fn(Vec<SocketAddr>) -> Target) -> Re
 }
 
 /// Pods behind a gateway that is configured as a user would.
-async fn pooled(wait: &str) -> Result<(Way, Gateway, Admin), Failure> {
+async fn pooled(wait: &str, more: &str) -> Result<(Way, Gateway, Admin, Option<Backstage>), Failure> {
     let pods = pods().await?;
     let mut yaml = String::from("pool: demo\npods:\n");
     for pod in &pods {
@@ -122,9 +130,11 @@ async fn pooled(wait: &str) -> Result<(Way, Gateway, Admin), Failure> {
     }
     yaml += &format!("admission: {{wait: {wait}}}\n");
     yaml += "gateway: {listen: \"127.0.0.1:0\"}\nadmin: {listen: \"127.0.0.1:0\"}\n";
+    yaml += more;
     let loaded = sluicegate_config::parse("demo", &yaml, &|_| None);
     let config = loaded.map_err(|problems| Failure(problems.to_string()))?.config;
-    let pool = pool::Pool::new(&config).map_err(Failure)?;
+    let pool = pool::Pool::new(&config, None).map_err(Failure)?;
+    let backstage = Backstage::start(&pool, &config)?;
     let (Some(gateway), Some(admin)) = (&config.gateway, &config.admin) else {
         unreachable!("both sections stand in the text above")
     };
@@ -133,7 +143,7 @@ async fn pooled(wait: &str) -> Result<(Way, Gateway, Admin), Failure> {
     let admin = Admin::start(pool.gate.clone(), Arc::clone(&pool.live), pool, admin)
         .map_err(|error| Failure::of("the admin listener cannot start", &error))?;
     let target = Target::One(gateway.local_addr());
-    Ok((Way { title: "sluicegate", pods, target, counts: Arc::default() }, gateway, admin))
+    Ok((Way { title: "sluicegate", pods, target, counts: Arc::default() }, gateway, admin, backstage))
 }
 
 #[allow(clippy::print_stdout)] // the answer

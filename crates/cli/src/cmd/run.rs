@@ -22,7 +22,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(2);
 pub(crate) fn run(args: &args::Run) -> Outcome {
     let config = load(&args.config)?;
     let door = decisions::bind(&config)?;
-    let pool = Pool::new(&config).map_err(Failure)?;
+    let pool = Pool::new(&config, door.as_ref().and_then(|door| door.url.as_deref())).map_err(Failure)?;
     look_at_ledger(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -70,9 +70,11 @@ pub(crate) fn run(args: &args::Run) -> Outcome {
     let decisions = decisions.map(|decisions| std::thread::spawn(move || decisions.drain(longest)));
     let envoy = envoy.map(|envoy| std::thread::spawn(move || envoy.drain(longest)));
     let gateway = gateway.map_or(0, |gateway| drain(gateway, longest));
-    // Kept until the ledger knows that this gate goes: their requests still run.
+    // What both left is kept until the ledger knows that this gate goes: the requests still run.
     let envoy = envoy.and_then(envoy::drained);
-    let cut = gateway + decisions.map_or(0, decisions::drained) + envoy.as_ref().map_or(0, |left| left.cut);
+    let decisions = decisions.and_then(decisions::drained);
+    let cut =
+        gateway + decisions.as_ref().map_or(0, |left| left.cut) + envoy.as_ref().map_or(0, |left| left.cut);
     if let Some(backstage) = backstage
         && !runtime.block_on(backstage.stop(args.drain))
     {

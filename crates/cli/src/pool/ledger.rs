@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
-use sluicegate::{Gate, OnLoss, Rules, SharedSettings, Timing};
+use sluicegate::{Gate, GateId, OnLoss, Rules, SharedSettings, Timing};
 use sluicegate_config::{Config, OnLedgerLoss, RedisAddress, RedisKind, RedisSettings};
+use sluicegate_decisions::{Peer, Peers};
 use sluicegate_redis::{Address, Kind, RedisLedger, Settings, Tls, online};
 
 /// The default of `ledger.pace`: up to it shorter waits make a shorter pace.
 const PACE: Duration = Duration::from_millis(5);
 
-/// A gate over the Redis of `config`.
+/// Between a gate's label proper and the URL of its decision service: so the others of its pool find it.
+const AT: &str = " at ";
+
+/// A gate over the Redis of `config`. `door`: the URL of its decision service for the other gates.
 ///
 /// # Errors
 /// The rules cannot be obeyed, in words.
-pub(super) fn gate(config: &Config, redis: &RedisSettings) -> Result<Gate, String> {
+pub(super) fn gate(config: &Config, redis: &RedisSettings, door: Option<&str>) -> Result<Gate, String> {
     let timing = timing(config, redis);
-    let label = label();
+    let label = door.map_or_else(label, |url| format!("{}{AT}{url}", label()));
     let ledger = RedisLedger::new(connection(redis), &config.pool, &label, timing);
     let on_loss = match redis.on_ledger_loss {
         OnLedgerLoss::Share => OnLoss::Share,
@@ -75,6 +79,41 @@ pub(crate) fn connection(redis: &RedisSettings) -> Settings {
         password: redis.password.clone(),
         tls,
         ..Settings::of(kind, redis.addresses.iter().map(address).collect())
+    }
+}
+
+/// The other gates of a pool, as the ledger knows them.
+pub(crate) struct Others(pub(crate) Gate);
+
+/// A gate's name in the ids of its leases.
+pub(crate) fn name(id: GateId) -> String {
+    format!("{:016x}", id.0 >> 64)
+}
+
+impl Peers for Others {
+    fn find(&self, wanted: &str) -> Peer {
+        let alive = match self.0.gates_now() {
+            Ok(alive) => alive,
+            Err(error) => return Peer::Unsure(error.to_string()),
+        };
+        if let Some(gate) = alive.iter().find(|gate| name(gate.id) == wanted) {
+            return gate.label.split_once(AT).map_or(Peer::Hidden, |(_, url)| Peer::At(url.to_owned()));
+        }
+        match self.0.gone() {
+            Ok(gone) => gone
+                .iter()
+                .filter(|gate| name(gate.id) == wanted)
+                .map(|gate| Peer::Gone(Duration::from_millis(gate.back_ms)))
+                .next()
+                .unwrap_or(Peer::Unknown),
+            Err(error) => Peer::Unsure(error.to_string()),
+        }
+    }
+
+    fn others(&self) -> Vec<(String, String)> {
+        let own = self.0.ledger().id;
+        let others = self.0.gates().into_iter().filter(|gate| Some(gate.id) != own);
+        others.filter_map(|gate| Some((name(gate.id), gate.label.split_once(AT)?.1.to_owned()))).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{Folder, say};
 
 #[test]
 fn the_examples_are_right_and_explained_in_units() {
-    for name in ["sluicegate.yaml", "minimal.yaml"] {
+    for name in ["sluicegate.yaml", "minimal.yaml", "decisions.yaml"] {
         let path = format!("{}/../../examples/{name}", env!("CARGO_MANIFEST_DIR"));
         let said = say(&["check", "-c", &path]);
         assert_eq!(said.code, 0, "{}", said.err);
@@ -62,17 +62,6 @@ fn a_missing_file_and_a_wrong_command_line_are_told_apart() {
     assert!(said.err.contains("no/such/file.yaml"), "{}", said.err);
     assert_eq!(say(&["frobnicate"]).code, 2);
     assert_eq!(say(&["check"]).code, 2);
-}
-
-#[test]
-fn what_this_version_cannot_do_is_refused_and_named() {
-    let pods = "pool: shop\npods:\n  - {name: a, url: \"http://127.0.0.1:9001\", capacity: 4}\n";
-    let folder = Folder::new(&format!("{pods}decisions: {{ext_proc: \"127.0.0.1:8091\"}}\n"));
-    for command in ["check", "run"] {
-        let said = say(&[command, "-c", &folder.config()]);
-        assert_eq!(said.code, 1);
-        assert!(said.err.contains("decisions.ext_proc"), "{}", said.err);
-    }
 }
 
 #[tokio::test]

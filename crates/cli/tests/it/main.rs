@@ -4,7 +4,10 @@
 
 mod check;
 mod decisions;
+mod decisions_page;
+mod decisions_shared;
 mod demo;
+mod openapi;
 mod overflow;
 mod plan;
 mod registered;

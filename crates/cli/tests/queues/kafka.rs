@@ -11,7 +11,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 use sluicegate_testkit::kafka::Kafka;
 
-use crate::rig::{LONG, Rig, api, messages, weight};
+use crate::rig::{LONG, Rig, api, demo, messages, weight};
 
 const PARTITIONS: u32 = 4;
 /// Messages with the same remainder have one key.
@@ -115,4 +115,5 @@ async fn every_message_is_done_though_gates_and_the_broker_die_and_keys_keep_the
         assert!(header(&letter, "x-sluicegate-error").contains(&trial[7..]));
         assert!(header(&letter, "x-sluicegate-from").starts_with("work-"));
     }
+    tokio::task::block_in_place(|| demo(&format!("kafka://{brokers}")));
 }

@@ -12,7 +12,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use sluicegate_testkit::rabbitmq::RabbitMq;
 
-use crate::rig::{LONG, Rig, api, messages, weight};
+use crate::rig::{LONG, Rig, api, demo, messages, weight};
 
 const REPLIES: &str = "replies";
 
@@ -118,6 +118,7 @@ async fn every_message_is_done_though_gates_and_the_broker_die() {
     rig.judge("RabbitMQ", count, 3);
     println!("RabbitMQ: {all} answers of {count} messages");
     failures(&url).await;
+    tokio::task::block_in_place(|| demo(&url));
 }
 
 /// A pod that fails is tried again and then given up; one that refuses the message is not asked twice.

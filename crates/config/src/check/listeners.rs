@@ -71,6 +71,7 @@ impl Check<'_> {
             ext_proc: decisions.ext_proc.map(|listen| listen.0),
             early_end: decisions.early_end.unwrap_or_default(),
             token: token.map(|token| token.0.clone()),
+            advertise: decisions.advertise.as_ref().map(|at| at.0.clone()),
             tls: decisions.tls.as_ref().map(|tls| DecisionTls {
                 cert: tls.cert.clone(),
                 key: tls.key.clone(),

@@ -75,6 +75,13 @@ fn the_example_files_are_read_without_a_warning() {
         assert!(loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
         assert!(loaded.config.gateway.is_some());
     }
+    let decisions =
+        load(&examples().join("decisions.yaml"), &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(
+        decisions.warnings.is_empty() && decisions.config.decisions.is_some(),
+        "{:?}",
+        decisions.warnings
+    );
 }
 
 #[test]

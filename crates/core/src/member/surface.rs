@@ -1,7 +1,7 @@
 //! What an owner asks of a gate of many beside admission: names, health, and how it stands.
 
 use super::{Member, MemberCounts};
-use crate::gate::{Gate, Output};
+use crate::gate::{Gate, Granted, Output};
 use crate::ids::{ApiId, PodId};
 use crate::member::basis::Basis;
 use crate::policy::Units;
@@ -175,6 +175,21 @@ impl Member {
     /// The pod for a request that holds nothing, as [`Gate::exempt`].
     pub fn exempt(&mut self, api: ApiId) -> Option<PodId> {
         self.gate.exempt(api)
+    }
+
+    /// Counts a request that runs already, as [`Gate::adopt`]. The next report says so to the ledger.
+    pub fn adopt(
+        &mut self,
+        now: Micros,
+        (api, pod): (ApiId, PodId),
+        weight: Units,
+        out: &mut Vec<Output>,
+    ) -> Option<Granted> {
+        self.pass(now, out);
+        let granted = self.gate.adopt(now, (api, pod), weight, out)?;
+        self.cover(pod);
+        self.cover_api(api);
+        Some(granted)
     }
 
     /// A request was kept for later without having asked.

@@ -24,6 +24,8 @@ pub(super) struct State {
     /// The same in order of time.
     ended_order: VecDeque<(Instant, Name)>,
     pub(super) parked: ParkedByName,
+    /// Leases of gates that are gone, whose units do not count here yet.
+    pub(super) adopted: HashMap<String, Vec<Key>>,
     next_serial: u64,
 }
 
@@ -62,11 +64,17 @@ impl State {
         self.entries.get_mut(name)
     }
 
+    pub(super) fn find_mut(&mut self, name: &str) -> Option<(Name, &mut Entry)> {
+        let name = self.entries.get_key_value(name)?.0.clone();
+        let entry = self.entries.get_mut(&name)?;
+        Some((name, entry))
+    }
+
     pub(super) fn entry_mut(&mut self, key: &Key) -> Option<&mut Entry> {
         self.entries.get_mut(&key.name).filter(|entry| entry.serial == key.serial)
     }
 
-    pub(super) fn remove(&mut self, name: &Name) -> Option<Entry> {
+    pub(super) fn remove(&mut self, name: &str) -> Option<Entry> {
         let entry = self.entries.remove(name)?;
         if let Some(due) = entry.due {
             self.due.remove(&(due, entry.serial));
@@ -107,9 +115,9 @@ impl State {
     }
 
     /// Keeps an ask for its caller; answers until when.
-    pub(super) fn park(&mut self, former: &Name, parked: Parked) -> Option<Instant> {
+    pub(super) fn park(&mut self, former: &str, parked: Parked) -> Option<Instant> {
         let until = Instant::now() + PARK;
-        self.parked.insert(former.clone(), (parked, until));
+        self.parked.insert(former.into(), (parked, until));
         Some(until)
     }
 
@@ -128,16 +136,18 @@ impl State {
         due.into_iter().chain(parked).min()
     }
 
-    pub(super) fn has_ended(&mut self, name: &Name) -> bool {
+    pub(super) fn has_ended(&mut self, name: &str) -> bool {
         self.forget(Instant::now());
         self.ended.contains_key(name)
     }
 
-    pub(super) fn remember(&mut self, name: &Name) {
+    pub(super) fn remember(&mut self, name: &str) {
         let now = Instant::now();
         self.forget(now);
-        if self.ended.insert(name.clone(), now).is_none() {
-            self.ended_order.push_back((now, name.clone()));
+        if !self.ended.contains_key(name) {
+            let name: Name = name.into();
+            self.ended.insert(name.clone(), now);
+            self.ended_order.push_back((now, name));
         }
     }
 

@@ -23,7 +23,10 @@ const PATH_MAX: usize = 8192;
 /// Asks for the units of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(extend("oneOf" = [{"required": ["api"]}, {"required": ["method", "path"]}]))]
+#[schemars(extend("oneOf" = [
+    {"required": ["api"], "properties": {"method": false, "path": false}},
+    {"required": ["method", "path"], "properties": {"api": false}}
+]))]
 #[schemars(extend("not" = {"required": ["pod", "prefer"]}))]
 pub(crate) struct LeaseRequest {
     /// Name of the api; or `method` and `path`, and the configuration's `match` finds it.
@@ -39,9 +42,9 @@ pub(crate) struct LeaseRequest {
     #[schemars(with = "String", regex(pattern = "^/"), length(max = 2048))]
     pub(crate) path: Option<String>,
     /// Units, in place of the api's weight.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "whole")]
     #[schemars(with = "u32", range(min = 1, max = WEIGHT_MAX))]
-    pub(crate) weight: Option<u32>,
+    pub(crate) weight: Option<u64>,
     /// Name of the pod it must be on: for a backend that asks for itself. A refusal then names a pod with room, if
     /// there is one (`elsewhere`).
     #[serde(deserialize_with = "present")]
@@ -52,11 +55,11 @@ pub(crate) struct LeaseRequest {
     #[schemars(with = "String")]
     pub(crate) prefer: Option<String>,
     /// Longest wait for room, milliseconds, in place of the api's. 0 is answered at once.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "whole")]
     #[schemars(with = "u64", range(max = WAIT_MAX_MS))]
     pub(crate) wait_ms: Option<u64>,
     /// How long the lease lives without a renewal, milliseconds. Default: the api's `max_hold`.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "whole")]
     #[schemars(with = "u64", range(min = 1, max = HOLD_MAX_MS))]
     pub(crate) hold_ms: Option<u64>,
     /// The lease's id, chosen by the caller: an ask that waits can be cancelled by it, and one that is sent again gets
@@ -76,7 +79,7 @@ pub(crate) struct LeaseRequest {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RenewRequest {
     /// From now on, milliseconds. Default: as long as before.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "whole")]
     #[schemars(with = "u64", range(min = 1, max = HOLD_MAX_MS))]
     pub(crate) hold_ms: Option<u64>,
 }
@@ -86,14 +89,9 @@ pub(crate) struct RenewRequest {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReleaseRequest {
     /// Their ids; those of other gates too.
-    #[schemars(with = "Vec<AnyId>", length(max = 2000))]
+    #[schemars(length(max = 2000))]
     pub(crate) ids: Vec<String>,
 }
-
-/// The id of a lease.
-#[derive(JsonSchema)]
-#[expect(dead_code, reason = "stands for its pattern in the OpenAPI document")]
-pub(crate) struct AnyId(#[schemars(regex(pattern = crate::names::ANY_ID_PATTERN))] String);
 
 /// A lease.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -110,13 +108,24 @@ pub(crate) struct LeaseAnswer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64")]
     pub(crate) expires_in_ms: Option<u64>,
+    /// True when another gate gave it, which is gone, and this one sees to it now.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schemars(with = "bool")]
+    pub(crate) adopted: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What a batch of releases came to.
 #[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct ReleaseAnswer {
-    /// Leases that ended by this call. The others had ended before, or never were.
+    /// Leases of this gate that ended by this call. The others had ended before, or never were.
     pub(crate) released: u64,
+    /// Ids of other gates, which were told, or will be when they answer.
+    pub(crate) passed_on: u64,
     /// What is no id, by its place in the list.
     pub(crate) bad: Vec<BadId>,
 }
@@ -141,6 +150,31 @@ pub(crate) struct Asked {
 /// A field that is there is not null.
 fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
+}
+
+/// A whole number that is there; JSON does not tell `3.0` from `3`.
+fn whole<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    struct Whole;
+    impl serde::de::Visitor<'_> for Whole {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a whole number from 0 up")
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<u64, E> {
+            Ok(value)
+        }
+
+        fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<u64, E> {
+            // Above 2^53 not every whole number is one of these; no bound here is near that.
+            if value >= 0.0 && value.fract() == 0.0 && value < 9e15 {
+                return Ok(value as u64);
+            }
+            Err(E::invalid_value(serde::de::Unexpected::Float(value), &self))
+        }
+    }
+    from.deserialize_u64(Whole).map(Some)
 }
 
 /// Reads a body of JSON. An error names the field where it can.
@@ -181,8 +215,8 @@ impl LeaseRequest {
         let api = self.api_rule(rules)?.clone();
         let mut ask = Ask::new(api.id);
         if let Some(weight) = self.weight {
-            within("weight", u64::from(weight), 1, u64::from(WEIGHT_MAX))?;
-            ask = ask.weight(weight);
+            within("weight", weight, 1, u64::from(WEIGHT_MAX))?;
+            ask = ask.weight(u32::try_from(weight).expect("at most WEIGHT_MAX"));
         }
         if let Some(wait) = self.wait_ms {
             within("wait_ms", wait, 0, WAIT_MAX_MS)?;

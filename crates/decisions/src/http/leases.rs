@@ -8,6 +8,7 @@ use sluicegate::tower::server_timing;
 use sluicegate::{Lease, Reason, Refusal};
 use tokio::sync::{oneshot, watch};
 
+use super::elsewhere::{self, Renewal, no_such_lease};
 use super::input::{Asked, LeaseAnswer, LeaseRequest, RenewRequest, connection_lifetime, read};
 use super::problem::{Fault, come_again, problem};
 use super::reply::{Delivery, Reply};
@@ -15,6 +16,7 @@ use super::{Call, status_only};
 use crate::book::{Asking, Begun, Ended, Guard, Held, Outcome, Parked, View};
 use crate::directory::Pod;
 use crate::names::{self, Id, Name};
+use crate::peers::Ask;
 use crate::server::Shared;
 
 /// Why an ask got no lease.
@@ -29,8 +31,11 @@ pub(super) async fn acquire(shared: &Arc<Shared>, call: &Call) -> Result<Respons
     let headers = &call.parts.headers;
     let request: LeaseRequest = read(&call.body)?;
     let bound = connection_lifetime(headers)?;
-    let name = chosen_name(&request, call)?.map(|id| id.name);
+    let name = chosen_name(&request, call)?;
     let asked = request.check(&shared.directory.rules(), headers, bound)?;
+    if let Some(answer) = elsewhere::ask(shared, call, &request).await {
+        return Ok(answer);
+    }
     if shared.is_draining() {
         return Ok(come_again(
             "draining",
@@ -49,19 +54,20 @@ pub(super) async fn acquire(shared: &Arc<Shared>, call: &Call) -> Result<Respons
 }
 
 /// The name that the caller chose, by the body or by its key.
-fn chosen_name(request: &LeaseRequest, call: &Call) -> Result<Option<Id>, Fault> {
-    if let Some(id) = &request.id {
-        return Id::chosen(id).map(Some);
-    }
+fn chosen_name(request: &LeaseRequest, call: &Call) -> Result<Option<Name>, Fault> {
     let key = call.parts.headers.get("idempotency-key");
-    key.map(|key| Ok(Id { gate: None, name: names::of_key(key.as_bytes())? })).transpose()
+    let key = key.map(|key| names::of_key(key.as_bytes())).transpose()?;
+    match &request.id {
+        Some(id) => Ok(Some(Id::chosen(id)?.name.into())),
+        None => Ok(key),
+    }
 }
 
 /// The place in the line of a request that its pod did not run. `None`: it was not come for in time, or the former
 /// lease ended in another way; then the ask begins anew.
 fn former_ask(shared: &Shared, former: &str, asked: &Asked) -> Result<Option<Parked>, Fault> {
     let former = Id::parse(former).map_err(|fault| Fault { field: "after".to_owned(), ..fault })?;
-    let parked = shared.book.unpark(&former.name);
+    let parked = shared.book.unpark(former.name);
     if parked.as_ref().is_some_and(|parked| parked.api != asked.api.id) {
         return Err(Fault::new("after", "names a lease of another api"));
     }
@@ -82,7 +88,7 @@ async fn unnamed(
     };
     // No await from here to the guard.
     let (line, ended) = line(bound);
-    let held = Held { api: asked.api.id, lease, pod, hold: asked.hold, line };
+    let held = held(&asked, lease, pod, line);
     let (key, view) = shared.book.hold_drawn(held);
     match ended {
         Some(ended) => on_line(shared, &view, Guard::of_line(&shared.book, key), ended),
@@ -152,7 +158,7 @@ async fn settle(
     };
     let settled = match granted {
         Ok((lease, pod)) => {
-            let held = Held { api: asked.api.id, lease, pod, hold: asked.hold, line };
+            let held = held(&asked, lease, pod, line);
             shared.book.hold_named(&asking.key, held).map_or(Outcome::Cancelled, Outcome::Given)
         }
         Err(refused) => {
@@ -164,6 +170,11 @@ async fn settle(
         }
     };
     outcome.send_replace(Some(settled));
+}
+
+fn held(asked: &Asked, lease: Option<Lease>, pod: Arc<Pod>, line: Option<oneshot::Sender<()>>) -> Held {
+    let (api, api_short) = (asked.api.id, asked.api.short);
+    Held { api, api_short, lease, adopted: None, pod, hold: asked.hold, line }
 }
 
 /// Asks the gate. Cancel safe.
@@ -193,32 +204,44 @@ async fn ask(
 }
 
 /// `PUT /v1/leases/{id}`.
-pub(super) fn renew(shared: &Shared, call: &Call, id: &Id) -> Result<Response<Reply>, Fault> {
+pub(super) async fn renew(shared: &Arc<Shared>, call: &Call, id: &Id<'_>) -> Result<Response<Reply>, Fault> {
     let request: RenewRequest =
         if call.body.is_empty() { RenewRequest::default() } else { read(&call.body)? };
     let hold = request.hold()?;
+    let mut name = id.name;
     if !shared.is_ours(id) {
-        let detail = "The gate that gave it is gone, and its leases with it.";
-        return Ok(problem(StatusCode::NOT_FOUND, "no_such_lease", "There is no such lease", detail));
-    }
-    Ok(match shared.book.renew(&id.name, hold) {
-        Some(view) => json(StatusCode::OK, Reply::full(document(shared, &view))),
-        None => {
-            let detail = "It was given back, or not renewed in time, or is still waited for, or never was.";
-            problem(StatusCode::NOT_FOUND, "no_such_lease", "There is no such lease", detail)
+        match elsewhere::renew(shared, call, id).await {
+            Renewal::Answered(answer) => return Ok(answer),
+            Renewal::Here => name = id.text,
         }
+    }
+    Ok(match shared.book.renew(name, hold) {
+        Some(view) => json(StatusCode::OK, Reply::full(document(shared, &view))),
+        None => no_such_lease(),
     })
 }
 
 /// `DELETE /v1/leases/{id}`.
-pub(super) async fn give_back(shared: &Shared, call: &Call, id: &Id) -> Result<Response<Reply>, Fault> {
+pub(super) async fn give_back(
+    shared: &Arc<Shared>,
+    call: &Call,
+    id: &Id<'_>,
+) -> Result<Response<Reply>, Fault> {
     let (ended, is_reached) = outcome(call.parts.uri.query().unwrap_or_default())?;
-    if shared.is_ours(id) {
-        // Before the lease ends, so that nobody is sent there by its end.
-        if let Some(pod) = shared.book.pod_of(&id.name).filter(|_| !is_reached) {
-            shared.probes.try_pod(&pod).await;
+    if !shared.is_ours(id) {
+        let asked = Ask::of(&call.parts.headers);
+        if asked == Some(Ask::Own) {
+            return Ok(elsewhere::misdirected());
         }
-        shared.book.end(&id.name, ended);
+        elsewhere::give_back(shared, elsewhere::passing(call), asked, id.text, ended).await;
+        return Ok(status_only(StatusCode::NO_CONTENT));
+    }
+    // Before the lease ends, so that nobody is sent there by its end.
+    if let Some(pod) = shared.book.pod_of(id.name).filter(|_| !is_reached) {
+        shared.probes.try_pod(&pod).await;
+    }
+    if !shared.book.end(id.name, ended) && id.gate.is_none() {
+        elsewhere::cancel_elsewhere(shared, call).await;
     }
     Ok(status_only(StatusCode::NO_CONTENT))
 }
@@ -273,11 +296,12 @@ fn cancelled() -> Response<Reply> {
 
 fn document(shared: &Shared, view: &View) -> Bytes {
     let answer = LeaseAnswer {
-        id: shared.book.id(&view.name),
+        id: shared.book.id(view),
         pod: &view.pod.name,
         url: &view.pod.url,
         weight: view.weight,
         expires_in_ms: view.expires_in.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        adopted: view.adopted,
     };
     serde_json::to_vec(&answer).expect("texts and numbers are JSON").into()
 }
@@ -291,7 +315,7 @@ fn json(status: StatusCode, body: Reply) -> Response<Reply> {
 
 fn created(body: Reply, shared: &Shared, view: &View) -> Response<Reply> {
     let mut answer = json(StatusCode::CREATED, body);
-    let place = format!("/v1/leases/{}", shared.book.id(&view.name));
+    let place = format!("/v1/leases/{}", shared.book.id(view));
     let headers = answer.headers_mut();
     headers.insert(header::LOCATION, HeaderValue::try_from(place).expect("ids are ASCII"));
     headers.insert("server-timing", server_timing(view.waited));

@@ -1,5 +1,6 @@
 //! The HTTP door: which call is which, and who may call.
 
+pub(crate) mod elsewhere;
 pub(crate) mod input;
 mod leases;
 pub(crate) mod openapi;
@@ -99,9 +100,9 @@ async fn checked(
     let answer = match place {
         Place::OpenApi => Ok(openapi::answer(shared)),
         Place::Leases => leases::acquire(shared, &call).await,
-        Place::Release => release::batch(shared, &call),
+        Place::Release => release::batch(shared, &call).await,
         Place::Lease(id) => match Id::parse(id) {
-            Ok(id) if call.parts.method == Method::PUT => leases::renew(shared, &call, &id),
+            Ok(id) if call.parts.method == Method::PUT => leases::renew(shared, &call, &id).await,
             Ok(id) => leases::give_back(shared, &call, &id).await,
             Err(fault) => Err(fault),
         },

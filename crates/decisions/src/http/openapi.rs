@@ -54,6 +54,8 @@ pub(crate) fn document() -> Value {
     guard(&mut paths);
     let mut schemas = Value::Object(types.take_definitions(true));
     schemas["Problem"] = problem_schema();
+    // Of those that are not always there the schema's maker knows only in what is read.
+    schemas["LeaseAnswer"]["required"] = json!(["id", "pod", "url", "weight"]);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -98,7 +100,7 @@ fn acquire(types: &mut SchemaGenerator) -> Value {
             "in": "header",
             "required": false,
             "description": "A call sent again with the same key gets the same lease. Not looked at when there is an `id`.",
-            "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"},
+            "schema": {"type": "string", "minLength": 1, "maxLength": 128},
         },
     ]);
     call["requestBody"] = body::<LeaseRequest>(types, true);
@@ -172,7 +174,7 @@ fn register() -> Value {
         "properties": {
             "url": {"type": "string", "pattern": "^(http|h2c)://[a-z0-9.]+:[1-9][0-9]{0,3}$",
                     "description": "Where it is, as in the configuration."},
-            "capacity": {"type": "integer", "minimum": 1, "maximum": 1_000_000,
+            "capacity": {"type": "integer", "minimum": 1, "maximum": sluicegate::policy::UNITS_MAX,
                          "description": "Units it can hold at once."},
             "ttl_ms": {"type": "integer", "minimum": 500, "maximum": 86_400_000,
                        "description": "It is gone when it was silent for so many milliseconds."},
@@ -229,7 +231,7 @@ fn problem_schema() -> Value {
     json!({
         "type": "object",
         "description": "RFC 9457.",
-        "required": ["type", "title", "status", "detail", "reason"],
+        "required": ["type", "title", "status", "detail"],
         "properties": {
             "type": text, "title": text, "detail": text, "reason": text, "field": text, "api": text, "pool": text,
             "elsewhere": text,

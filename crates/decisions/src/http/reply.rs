@@ -1,6 +1,5 @@
 //! Bodies of answers, and what ends with them.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::book::Guard;
+use crate::peers::Driver;
 
 /// A line that stays open says so often that it is there: proxies close what is silent for a minute.
 const BEAT: Duration = Duration::from_secs(15);
@@ -25,6 +26,8 @@ pub(crate) enum Reply {
     Answer(Option<(Bytes, Guard)>, Delivery),
     /// One line, and then an empty one now and then for as long as the lease lives.
     Line(Box<Line>),
+    /// Another gate's answer that stays open.
+    Passed(Incoming, #[expect(dead_code, reason = "for its drop")] Driver),
 }
 
 pub(crate) struct Line {
@@ -81,18 +84,19 @@ impl Reply {
 
 impl Body for Reply {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = hyper::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let all = match &mut *self {
             Reply::Full(bytes) => bytes.take(),
             Reply::Answer(answer, delivery) => answer.take().map(|(bytes, guard)| {
                 delivery.begins(guard);
                 bytes
             }),
+            Reply::Passed(body, _) => return Pin::new(body).poll_frame(cx),
             Reply::Line(line) => {
                 return line.poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))));
             }
@@ -104,6 +108,7 @@ impl Body for Reply {
         match self {
             Reply::Full(bytes) => bytes.is_none(),
             Reply::Answer(answer, _) => answer.is_none(),
+            Reply::Passed(body, _) => body.is_end_stream(),
             Reply::Line(_) => false,
         }
     }
@@ -114,7 +119,7 @@ impl Body for Reply {
             Reply::Answer(answer, _) => {
                 SizeHint::with_exact(answer.as_ref().map_or(0, |(bytes, _)| bytes.len() as u64))
             }
-            Reply::Line(_) => SizeHint::default(),
+            Reply::Line(_) | Reply::Passed(..) => SizeHint::default(),
         }
     }
 }

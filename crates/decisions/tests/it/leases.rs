@@ -204,7 +204,7 @@ async fn what_is_wrong_is_named() {
     plain.request("POST", "/v1/leases", &["content-length: 2", "content-type: text/plain"]).await.unwrap();
     plain.send("{}").await.unwrap();
     assert_eq!(plain.answer().await.unwrap().head.status, 415);
-    let large = json!({"api": "light", "id": "x".repeat(70_000)});
+    let large = json!({"api": "light", "id": "x".repeat(300_000)});
     assert_eq!(world.ask(large).await.head.status, 413);
     world.assert_quiet().await;
 }

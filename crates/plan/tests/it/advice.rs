@@ -31,6 +31,44 @@ fn pods_that_can_be_spared_are_named_and_no_more() {
     assert!(share(count - 1) > 0.001, "{change}");
 }
 
+/// A run of two seconds beside a wait of one: the queue swallows what is too much, so that nobody is refused.
+#[test]
+fn a_run_too_short_to_show_an_overload_is_not_believed() {
+    let config = pool(10, 20, &format!("{APIS}admission: {{wait: 1s}}"));
+    let short = |load: f64| {
+        let traffic = at_load(&config, load, 2_000);
+        plan(&config, &traffic, None, &Options::default(), &Silent).unwrap()
+    };
+    let made = short(1.05);
+    assert!(made.configured().unwrap().refused_share <= 0.001, "the case is none");
+    let change = made.change.unwrap();
+    let count: usize = change.split(' ').next().unwrap().parse().unwrap();
+    assert!((11..=13).contains(&count) && change.contains("are needed"), "{change}");
+    assert!(change.contains("cannot show"), "{change}");
+    let change = short(0.7).change.unwrap();
+    let count: usize = change.split(' ').next().unwrap().parse().unwrap();
+    assert!((8..=9).contains(&count), "0.7 of 10 pods is 0.95 of 7.4: {change}");
+}
+
+/// Many gates are looked at only where one gate says that it is worth it.
+#[test]
+fn pods_for_many_gates_are_found() {
+    let ledger = "ledger: {redis: \"redis://127.0.0.1:6379\"}";
+    let config = pool(10, 20, &format!("{APIS}admission: {{wait: 50ms}}\n{ledger}"));
+    let made = planned(&config, 0.6, &Options::default());
+    let change = made.change.unwrap();
+    let count: usize = change.split(' ').next().unwrap().parse().unwrap();
+    assert!(change.contains("instead of 10 would do"), "{change}");
+    let share = |pods: usize| {
+        let config = pool(pods, 20, &format!("{APIS}admission: {{wait: 50ms}}\n{ledger}"));
+        // The traffic of ten pods.
+        let traffic = at_load(&config, 0.6 * 10.0 / pods as f64, long(100_000));
+        one(&config, &traffic, "gates").refused_share
+    };
+    assert!(share(count) <= 0.001, "{change}");
+    assert!(share(count - 1) > 0.001, "{change}");
+}
+
 #[test]
 fn a_pool_that_is_too_small_is_told_how_many_pods_it_needs() {
     let config = pool(4, 20, APIS);

@@ -9,28 +9,22 @@ use sluicegate_sim::{Arrival, Load, Service, Watch, World, erlang};
 use crate::{APIS, at_load, long, one, only, pool, seed};
 
 /// Weights 1, 2 and 3 in equal Erlangs on one pod of 200 units, nobody waits: within 5 %, whatever the service times.
-/// Refusals come in bursts: a single run of 10^6 arrivals at load 0.8 scatters by 3.4 % (40 seeds, mean -0.6 %), so
-/// four of them are taken together.
+/// Refusals come in bursts: a single run of 10^6 arrivals at load 0.8 scatters by 3.4 % (40 seeds, mean -0.6 %), so a plan
+/// makes more runs where one is vague.
 #[test]
 fn one_big_pod_is_kaufman_and_roberts() {
-    const RUNS: u64 = 4;
     let config = pool(1, 200, APIS);
     for load in [0.8, 0.9, 1.0, 1.1, 1.2] {
         for service in [Service::Exponential(100_000), Service::LogNormal { mean_us: 100_000, sigma: 1.0 }] {
-            let runs: Vec<(f64, f64)> = (seed()..seed() + RUNS)
-                .map(|seed| {
-                    let services = vec![ServiceOf { api: None, service }];
-                    let arrivals = Some(long(1_000_000));
-                    let wanted = Wanted { load: Some(load), services, arrivals, seed, ..Wanted::default() };
-                    against_kaufman_roberts(&config, &wanted)
-                })
-                .collect();
-            let mean = runs.iter().map(|(off, _)| off).sum::<f64>() / RUNS as f64;
-            println!("load {load}, {service:?}: {runs:.4?}, mean {mean:+.4}");
-            // A run of a tenth scatters three times as much.
-            assert!(mean.abs() < if cfg!(debug_assertions) { 0.15 } else { 0.05 }, "load {load}: {mean}");
-            // The error that is told is that of 95 in 100 runs.
-            assert!(runs.iter().all(|(off, error)| off.abs() < 2.5 * error), "load {load}: {runs:?}");
+            let services = vec![ServiceOf { api: None, service }];
+            let arrivals = Some(long(1_000_000));
+            let wanted = Wanted { load: Some(load), services, arrivals, seed: seed(), ..Wanted::default() };
+            let (off, error) = against_kaufman_roberts(&config, &wanted);
+            println!("load {load}, {service:?}: off by {off:+.4}, said ±{error:.4}");
+            // Runs of a tenth scatter three times as much.
+            assert!(off.abs() < if cfg!(debug_assertions) { 0.15 } else { 0.05 }, "load {load}: {off}");
+            // The error that is told is that of 95 in 100 plans.
+            assert!(off.abs() < 2.5 * error, "load {load}: {off} {error}");
         }
     }
 }

@@ -68,13 +68,16 @@ fn replicas_must_be_able_to_stop_their_old_master() {
     let counts = || server.info("replication").get("min_slaves_good_slaves").is_some_and(|good| good == "1");
     until_blocking("the replica counts", SOON, counts);
     let what = only(look(TTL), Severity::Error);
-    assert!(what.starts_with("`min-replicas-max-lag` is 10 s, more than half of `ttl` (2500 ms)"), "{what}");
+    assert!(
+        what.starts_with("`min-replicas-max-lag` is 10 s, more than two fifths of `ttl` (2000 ms)"),
+        "{what}"
+    );
     set(&server, "min-replicas-max-lag", "2");
     until_blocking("the replica counts", SOON, counts);
     assert_eq!(look(TTL), []);
     // The server counts in whole seconds.
     let short = look(Duration::from_secs(1));
-    assert!(short[0].mend.contains("raise `ttl` to 4 s"), "{short:?}");
+    assert!(short[0].mend.contains("raise `ttl` to 5 s"), "{short:?}");
 }
 
 #[test]

@@ -16,6 +16,10 @@ pub struct Outcome {
     pub admitted: u64,
     /// Those that did not.
     pub refused: u64,
+    /// Arrivals that were refused at once because the queue could not serve them in time, counted from 0.
+    pub early: Vec<usize>,
+    /// Whether the one arrival that was never refused early was served.
+    pub patient: Option<bool>,
     /// Offered and refused by api.
     pub by_api: Vec<(u64, u64)>,
     /// Clients lost with a killed gate while they waited.
@@ -34,6 +38,8 @@ pub struct Outcome {
     pub faults_in_books: Vec<String>,
     /// How long the admitted waited.
     pub waits: Histogram,
+    /// The same by api.
+    pub waits_by_api: Vec<Histogram>,
     /// For those that waited: how long a pod had had room for such a weight, by the judge's count.
     pub handover: Histogram,
     /// Work of the ledger.
@@ -42,11 +48,25 @@ pub struct Outcome {
     pub gates: MemberCounts,
     /// Virtual time, microseconds.
     pub span_us: u64,
+    /// Events that happened.
+    pub events: u64,
     /// Faults that happened.
     pub faults: BTreeMap<&'static str, u64>,
+    /// How often a fault (by name) met a state of the protocol (one of [`STATES`](super::STATES)): at the gate that it
+    /// struck, or at each if it struck the ledger.
+    pub met: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl Outcome {
+    /// Nothing yet, for so many apis.
+    pub(super) fn of_apis(count: usize) -> Outcome {
+        Outcome {
+            by_api: vec![(0, 0); count],
+            waits_by_api: vec![Histogram::default(); count],
+            ..Outcome::default()
+        }
+    }
+
     /// Refused over offered, 0 to 1.
     #[must_use]
     pub fn share_refused(&self) -> f64 {

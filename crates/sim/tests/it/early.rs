@@ -2,6 +2,9 @@
 
 use sluicegate_core::policy::{Order, Policy};
 use sluicegate_core::refusal::{Reason, Refusal};
+use sluicegate_core::shared::{Rules, Timing};
+use sluicegate_sim::network::Network;
+use sluicegate_sim::pool_world::{self, Setup, would_be_served};
 use sluicegate_sim::{Arrival, Load, Watch, World, replay};
 
 use crate::world::{MEAN_US, long, pool, seeded};
@@ -51,7 +54,7 @@ impl Watch for Patient<'_> {
 fn light_first_refuses_early_only_whom_it_could_not_serve() {
     seeded("early::light_first_refuses_early_only_whom_it_could_not_serve", |seed| {
         let (mut sampled, mut wrong) = (0, 0);
-        for (factor, runs) in [(1.3, 1), (1.8, 1), (2.2, 2), (2.5, 4)] {
+        for (factor, runs) in [(1.3, 1), (1.8, 1), (2.2, 2), (2.5, 2), (5.0, 2)] {
             for seed in seed..seed + runs {
                 let (early, sample, served) = one_run(factor, seed);
                 println!(
@@ -63,6 +66,58 @@ fn light_first_refuses_early_only_whom_it_could_not_serve() {
         }
         println!("{wrong} of {sampled} would have been served");
         assert!(sampled >= long(300), "somebody is refused early");
+        assert!(wrong * 100 <= sampled, "{wrong} of {sampled} would have been served");
+    });
+}
+
+/// The same with several gates over one ledger, also far above what the pool can bear.
+#[test]
+fn many_gates_refuse_early_only_whom_the_pool_could_not_serve() {
+    seeded("early::many_gates_refuse_early_only_whom_the_pool_could_not_serve", |seed| {
+        let (mut sampled, mut wrong) = (0, 0);
+        for (gates, factor, wait_us) in [
+            (2, 5.0, 200_000),
+            (4, 2.5, 200_000),
+            (4, 2.5, 1_000_000),
+            (4, 5.0, 1_000_000),
+            (8, 5.0, 200_000),
+        ] {
+            let policy = pool(wait_us, &[1, 2, 3]);
+            let load = Load::of_pool(&policy, factor, MEAN_US);
+            let setup = Setup {
+                gates,
+                timing: Timing::of_wait(wait_us),
+                rules: Rules::default(),
+                network: Network::quiet(),
+                load: load.clone(),
+                arrivals: long((factor * 3_200.0) as usize),
+                faults: Vec::new(),
+                seed,
+                policy,
+            };
+            let early = pool_world::run(&setup).expect("a good policy").early;
+            let arrivals: Vec<Arrival> = load.arrivals(seed).take(setup.arrivals).collect();
+            let end = arrivals[arrivals.len() - 1].at_us;
+            let in_time: Vec<usize> =
+                early.iter().copied().filter(|index| arrivals[*index].at_us + wait_us < end).collect();
+            let most = long(60).min(in_time.len());
+            let sample = (0..most).map(|at| in_time[at * in_time.len() / most]);
+            let served = |index: &usize| {
+                let served = would_be_served(&setup, *index).expect("a good policy");
+                served.expect("no gate is ever lost")
+            };
+            let served = sample.filter(served).count();
+            println!(
+                "{gates} gates, load {factor}, wait {wait_us} us: {} of {} refused early, {served} of {most} would \
+                 be served",
+                early.len(),
+                setup.arrivals
+            );
+            sampled += most;
+            wrong += served;
+        }
+        println!("{wrong} of {sampled} would have been served");
+        assert!(sampled >= long(250), "somebody is refused early");
         assert!(wrong * 100 <= sampled, "{wrong} of {sampled} would have been served");
     });
 }
@@ -79,11 +134,11 @@ fn one_run(factor: f64, seed: u64) -> (usize, usize, usize) {
     early.0.retain(|index| arrivals[*index].at_us + 1_000_000 < end);
     let most = long(100).min(early.0.len());
     let sample = (0..most).map(|at| early.0[at * early.0.len() / most]);
-    let served = sample.filter(|index| would_be_served(&policy, &arrivals, *index, seed)).count();
+    let served = sample.filter(|index| is_served(&policy, &arrivals, *index, seed)).count();
     (early.0.len(), most, served)
 }
 
-fn would_be_served(policy: &Policy, arrivals: &[Arrival], index: usize, seed: u64) -> bool {
+fn is_served(policy: &Policy, arrivals: &[Arrival], index: usize, seed: u64) -> bool {
     let until = arrivals[index].at_us + policy.apis[arrivals[index].api].wait_us;
     let arrivals = arrivals.iter().copied().take_while(|arrival| arrival.at_us <= until);
     let mut patient = Patient { index, policy, served: None };

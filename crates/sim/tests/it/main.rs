@@ -5,6 +5,7 @@
 
 mod claims;
 mod early;
+mod faults;
 mod overload;
 mod shared_pool;
 mod table;

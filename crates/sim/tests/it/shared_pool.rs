@@ -1,21 +1,14 @@
-//! Many gates over one ledger: quality, cost, and what faults do. `SLUICEGATE_FULL=1` makes them long.
+//! Many gates over one ledger: quality and cost. What faults do is in `faults.rs`. `SLUICEGATE_FULL=1` makes them long.
 
 #![allow(clippy::print_stdout, reason = "a person reads the figures with --nocapture")]
-
-use std::collections::BTreeMap;
 
 use sluicegate_core::policy::{Amount, ApiPolicy, Policy};
 use sluicegate_core::shared::{Rules, Timing};
 use sluicegate_sim::Load;
-use sluicegate_sim::faults::schedule;
 use sluicegate_sim::network::Network;
 use sluicegate_sim::pool_world::{Outcome, Setup, run};
 
-/// What replays one schedule of faults.
-const AGAIN: &str =
-    "cargo test --profile test-release -p sluicegate-sim --test it one_seed_of_faults -- --nocapture";
-
-fn is_full() -> bool {
+pub(crate) fn is_full() -> bool {
     std::env::var_os("SLUICEGATE_FULL").is_some()
 }
 
@@ -41,26 +34,6 @@ fn pool(pods: usize, load: f64, wait_ms: u64, service_ms: u64) -> Setup {
     }
 }
 
-/// Short lives and short holds, so that silence, expiry and recovery all happen within some virtual seconds.
-fn pool_with_faults(seed: u64) -> Setup {
-    let kind = seed % 4;
-    let mut setup = pool(10, if kind == 1 { 1.3 } else { 0.9 }, 50, if kind == 2 { 300 } else { 100 });
-    setup.timing.ttl_us = 500_000;
-    // A quarter of the runs hold units for up to three times the time to live.
-    setup.timing.hold_max_us = if kind == 2 { 1_500_000 } else { 400_000 };
-    setup.network = Network::rough();
-    setup.seed = seed;
-    setup.arrivals = if kind == 2 { 3_000 } else { 6_000 };
-    if kind == 3 {
-        setup.gates = 7;
-        limit(&mut setup.policy);
-    }
-    let rate: f64 = setup.load.apis.iter().map(|api| api.per_s).sum();
-    let span_us = (setup.arrivals as f64 / rate * 1e6) as u64;
-    setup.faults = schedule(seed, 3 + (seed % 5) as usize, span_us, setup.gates, setup.timing.ttl_us);
-    setup
-}
-
 /// The second api has a guarantee and may use the reserve, the third has a `max`.
 fn limit(policy: &mut Policy) {
     policy.apis[1].min = Amount::Share(20_000);
@@ -69,12 +42,12 @@ fn limit(policy: &mut Policy) {
     policy.admission.reserve = Amount::Share(5_000);
 }
 
-fn go(setup: &Setup) -> Outcome {
+pub(crate) fn go(setup: &Setup) -> Outcome {
     run(setup).expect("the policy is sound")
 }
 
 /// What no fault may bring about; in words if it did.
-fn wrong(outcome: &Outcome) -> Option<String> {
+pub(crate) fn wrong(outcome: &Outcome) -> Option<String> {
     let Outcome { over, unlawful, leaked, forgotten, faults_in_books, .. } = outcome;
     if (*over, *unlawful, *leaked, *forgotten) == (0, 0, 0, 0) && faults_in_books.is_empty() {
         return None;
@@ -156,56 +129,6 @@ fn limits_hold_across_gates() {
         let (offered, refused) = outcome.by_api[1];
         assert!(refused * 1000 <= offered, "the guaranteed api was refused {refused} times of {offered}");
         assert!(outcome.by_api[2].1 > 0, "its max binds the third api");
-    }
-}
-
-#[test]
-fn no_fault_exceeds_a_pod_or_leaks() {
-    let seeds = if is_full() { 0..10_000 } else { 0..400 };
-    let mut met: BTreeMap<&str, u64> = BTreeMap::new();
-    for seed in seeds {
-        let setup = pool_with_faults(seed);
-        let outcome = go(&setup);
-        if let Some(wrong) = wrong(&outcome) {
-            panic!("seed {seed}: {wrong}; {:?}; again: SLUICEGATE_SEED={seed} {AGAIN}", setup.faults);
-        }
-        let (gates, ledger) = (&outcome.gates, &outcome.ledger);
-        let states = [("lapses", gates.lapses), ("retries", gates.retries), ("foreign", gates.foreign)];
-        let seen = [("stale", ledger.stale), ("expired", ledger.expired), ("losses", ledger.losses)];
-        let faults = outcome.faults.iter().map(|(name, count)| (*name, *count));
-        for (name, count) in states.into_iter().chain(seen).chain(faults) {
-            *met.entry(name).or_default() += count;
-        }
-    }
-    println!("{met:?}");
-    let faults = ["kill", "pause", "cut", "down", "restart", "flush", "rollback", "clock"];
-    for name in faults.into_iter().chain(["lapses", "retries", "foreign", "stale", "expired", "losses"]) {
-        assert!(met.get(name).is_some_and(|count| *count > 0), "{name} was never met: {met:?}");
-    }
-}
-
-/// Replays one schedule: `SLUICEGATE_SEED=17`.
-#[test]
-fn one_seed_of_faults() {
-    let seed = std::env::var("SLUICEGATE_SEED").map_or(0, |seed| seed.parse().expect("a seed is a number"));
-    let setup = pool_with_faults(seed);
-    let outcome = go(&setup);
-    println!("{:?}\n{:?}\n{:?}", setup.faults, outcome.ledger, outcome.gates);
-    assert_eq!(wrong(&outcome), None, "seed {seed}");
-}
-
-/// Each truth rule, switched off, is seen by the judge. With it the same seeds are clean, as the test above says.
-#[test]
-fn without_a_truth_rule_the_judge_sees_red() {
-    for name in ["numbered", "validity", "steady_clock", "linger", "recovery", "detect_rollback"] {
-        let red = |seed: &u64| {
-            let mut setup = pool_with_faults(*seed);
-            *setup.rules.named(name).expect("the rule has a switch") = false;
-            wrong(&go(&setup)).is_some()
-        };
-        let seed = (0..400).find(red);
-        println!("without {name}: red at seed {seed:?}");
-        assert!(seed.is_some(), "nothing shows what `{name}` is for");
     }
 }
 

@@ -3,28 +3,48 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use sluicegate_config::Config;
-use sluicegate_decisions::{Bound, Decisions, DrainReport, PodCall, Settings};
+use sluicegate_config::{Config, LedgerSettings};
+use sluicegate_decisions::{Bound, Decisions, DrainReport, GateName, PodCall, Settings};
 use sluicegate_gateway::pod_call;
 
 use super::Failure;
 use crate::pool::Pool;
+use crate::pool::ledger::{self, Others};
+
+/// A listener that is not served yet.
+pub(super) struct Door {
+    bound: Bound,
+    /// Where other gates of the pool reach it, if they can.
+    pub(super) url: Option<String>,
+}
 
 /// Listens where the configuration says; nothing is accepted yet.
 ///
 /// # Errors
 /// The place cannot be listened on.
-pub(super) fn bind(config: &Config) -> Result<Option<Bound>, Failure> {
-    let http = config.decisions.as_ref().and_then(|decisions| decisions.http.as_ref());
-    let bound = http.map(Bound::listen).transpose();
-    bound.map_err(|error| Failure(error.to_string()))
+pub(super) fn bind(config: &Config) -> Result<Option<Door>, Failure> {
+    let Some(settings) = &config.decisions else { return Ok(None) };
+    let Some(http) = &settings.http else { return Ok(None) };
+    let bound = Bound::listen(http).map_err(|error| Failure(error.to_string()))?;
+    let own = bound.address().filter(|address| !address.ip().is_unspecified());
+    let place = settings.advertise.clone().or_else(|| own.map(|address| address.to_string()));
+    let is_shared = matches!(config.ledger, LedgerSettings::Redis(_));
+    if is_shared && place.is_none() {
+        tracing::warn!(
+            "other gates of the pool cannot reach this one's decision service, so calls for its leases must come \
+             here: set decisions.advertise"
+        );
+    }
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let url = place.filter(|_| is_shared).map(|place| format!("{scheme}://{place}"));
+    Ok(Some(Door { bound, url }))
 }
 
 /// Serves.
 ///
 /// # Errors
 /// A certificate cannot be read, or a thread not be started.
-pub(super) fn start(door: Bound, config: &Config, pool: &Arc<Pool>) -> Result<Decisions, Failure> {
+pub(super) fn start(door: Door, config: &Config, pool: &Arc<Pool>) -> Result<Decisions, Failure> {
     let decisions = config.decisions.as_ref().expect("its listener was bound");
     let http = decisions.http.as_ref().expect("its listener was bound");
     let registry = Arc::clone(pool);
@@ -34,9 +54,9 @@ pub(super) fn start(door: Bound, config: &Config, pool: &Arc<Pool>) -> Result<De
         pods: Some(Arc::new(move |call: PodCall| {
             pod_call(registry.as_ref(), &call.method, &call.name, &call.headers, &call.body)
         })),
-        ..Settings::new()
+        ..shared(pool)
     };
-    let service = Decisions::start(pool.gate.clone(), Arc::clone(&pool.directory), door, &settings);
+    let service = Decisions::start(pool.gate.clone(), Arc::clone(&pool.directory), door.bound, &settings);
     let service = service.map_err(|error| Failure::of("no decision service", &error))?;
     let counts = service.counts();
     pool.show(Box::new(move || counts().families().to_vec()));
@@ -47,9 +67,16 @@ pub(super) fn start(door: Bound, config: &Config, pool: &Arc<Pool>) -> Result<De
     Ok(service)
 }
 
-/// Leases that were cut.
-pub(super) fn drained(draining: JoinHandle<DrainReport>) -> usize {
-    let Ok(report) = draining.join() else { return 1 };
+/// Over a shared ledger a gate's name is the ledger's, so that the others know whose a lease is.
+fn shared(pool: &Pool) -> Settings {
+    let Some(id) = pool.gate.ledger().id else { return Settings::new() };
+    let gate = GateName::new(&ledger::name(id)).expect("hexadecimal digits are a name");
+    Settings { gate, peers: Some(Arc::new(Others(pool.gate.clone()))), ..Settings::new() }
+}
+
+/// What a drain left; to be dropped when the ledger has been told that this gate goes.
+pub(super) fn drained(draining: JoinHandle<DrainReport>) -> Option<DrainReport> {
+    let report = draining.join().ok()?;
     tracing::info!(left = report.cut, took_ms = report.took.as_millis() as u64, "decisions drained");
-    report.cut
+    Some(report)
 }

@@ -8,7 +8,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use sluicegate::link::{Document, Ear, Exchanged, GateSeen, Ledger, LinkError, LinkErrorKind, Names, Stored};
+use sluicegate::link::{
+    Document, Ear, Exchanged, GateGone, GateSeen, Ledger, LinkError, LinkErrorKind, Names, Stored,
+};
 use sluicegate::policy::Policy;
 use sluicegate::{Gate, GateId, OnLoss, PodId, Rules, SharedSettings, Timing};
 use sluicegate_core::keeper::Keeper;
@@ -163,6 +165,11 @@ impl Ledger for InProcess {
         self.world.ears.lock().unwrap().insert(gate, speak);
         self.world.alive.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(InProcessEar { hear, world: Arc::clone(&self.world) }))
+    }
+
+    fn gone(&mut self) -> Result<Vec<GateGone>, LinkError> {
+        self.check()?;
+        Ok(Vec::new())
     }
 
     fn document(&mut self) -> Result<Document, LinkError> {

@@ -1,0 +1,76 @@
+//! Schedules of faults over random pools, judged at the pods. `SLUICEGATE_FULL=1`: ten times as many.
+
+#![allow(clippy::print_stdout, reason = "a person reads the figures with --nocapture")]
+
+use std::collections::BTreeMap;
+
+use sluicegate_sim::faults::Fault;
+use sluicegate_sim::pool_world::STATES;
+use sluicegate_sim::pools::random_setup;
+
+use crate::shared_pool::{go, is_full, wrong};
+
+/// What replays one schedule.
+const AGAIN: &str =
+    "cargo test --profile test-release -p sluicegate-sim --test it one_seed_of_faults -- --nocapture";
+
+/// Faults that a schedule has at least.
+const FAULTS: usize = 5;
+
+#[test]
+fn no_fault_exceeds_a_pod_or_leaks() {
+    // A few are too short to count.
+    let (seeds, wanted) = if is_full() { (0..100_500, 100_000) } else { (0..10_050, 10_000) };
+    let mut met: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    let (mut events, mut faults, mut long) = (0, 0, 0);
+    for seed in seeds.clone() {
+        let setup = random_setup(seed, FAULTS);
+        let outcome = go(&setup);
+        if let Some(wrong) = wrong(&outcome) {
+            panic!("seed {seed}: {wrong}; again: SLUICEGATE_SEED={seed} {AGAIN}");
+        }
+        let struck = outcome.faults.values().sum::<u64>();
+        long += u64::from(outcome.events >= 500 && struck >= 3);
+        (events, faults) = (events + outcome.events, faults + struck);
+        outcome.met.iter().for_each(|(cell, count)| *met.entry(*cell).or_default() += count);
+    }
+    println!("{seeds:?}: {events} events, {faults} faults; {long} runs of 500 events and 3 faults at least");
+    for fault in Fault::NAMES {
+        let row: Vec<String> = STATES.iter().map(|state| cell(&met, fault, state).to_string()).collect();
+        println!("{fault:>8} {}", row.join(" "));
+    }
+    assert!(long >= wanted, "only {long} schedules have 500 events and 3 faults");
+    let cells = Fault::NAMES.iter().flat_map(|fault| STATES.map(|state| (*fault, state)));
+    let empty: Vec<(&str, &str)> = cells.filter(|(fault, state)| cell(&met, fault, state) == 0).collect();
+    assert!(empty.is_empty(), "never met: {empty:?}");
+}
+
+fn cell(met: &BTreeMap<(&str, &str), u64>, fault: &str, state: &str) -> u64 {
+    met.get(&(fault, state)).copied().unwrap_or(0)
+}
+
+/// Replays one schedule: `SLUICEGATE_SEED=17`.
+#[test]
+fn one_seed_of_faults() {
+    let seed = std::env::var("SLUICEGATE_SEED").map_or(0, |seed| seed.parse().expect("a seed is a number"));
+    let setup = random_setup(seed, FAULTS);
+    let outcome = go(&setup);
+    println!("{:#?}\n{:?}\n{:?}\n{:?}", setup.policy, setup.timing, setup.network, setup.faults);
+    println!("{:?}\n{:?}", outcome.ledger, outcome.gates);
+    assert_eq!(wrong(&outcome), None, "seed {seed}");
+}
+
+/// Each truth rule, switched off, is seen by the judge. With it the same seeds are clean, as the test above says.
+#[test]
+fn without_a_truth_rule_the_judge_sees_red() {
+    for name in ["numbered", "validity", "steady_clock", "linger", "recovery", "detect_rollback"] {
+        let red = |seed: &u64| {
+            let mut setup = random_setup(*seed, FAULTS);
+            *setup.rules.named(name).expect("the rule has a switch") = false;
+            wrong(&go(&setup)).is_some()
+        };
+        let seed = (0..400).find(red);
+        println!("without {name}: red at seed {seed:?}");
+        assert!(seed.is_some(), "nothing shows what `{name}` is for");
+    }
+}
