@@ -61,6 +61,9 @@ pub(crate) enum Helper {
     /// So many acquisitions and nothing else, for the counting of instructions.
     #[command(hide = true)]
     AcquireLoop { count: u64 },
+    /// The same of one of the core's hot paths, by its name.
+    #[command(hide = true)]
+    MicroLoop { name: String, count: u64 },
 }
 
 pub(crate) fn run(helper: &Helper) -> Outcome<()> {
@@ -77,6 +80,7 @@ pub(crate) fn run(helper: &Helper) -> Outcome<()> {
         Helper::Steady { target, path, rate, seconds, seed } => {
             steady::send(*target, path, *rate, *seconds, *seed)
         }
+        Helper::MicroLoop { name, count } => kinds::micro::repeat(name, *count),
         Helper::Empty => kinds::decisions::empty(),
         Helper::Pairs { target, seconds } => kinds::decisions::call(*target, *seconds),
         Helper::AcquireLoop { count } => kinds::acquire::repeat(*count),

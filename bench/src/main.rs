@@ -64,6 +64,8 @@ enum Command {
     Waiting,
     /// The ways to stand before a pool, side by side: balancers, proxies with limits, two Redis commands, Sluicegate.
     Peers(kinds::peers::Choice),
+    /// The core's hot paths in instructions, beside the last recorded ones; its speed in virtual time.
+    Micro(kinds::micro::Choice),
     /// Leases over HTTP, beside a hyper server that does nothing.
     Decisions,
     /// What `sluicegate plan` foretells beside what the gateway answers.
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Command::Extproc => kinds::extproc::run(settings),
         Command::Waiting => kinds::waiting::run(settings),
         Command::Peers(choice) => kinds::peers::run(settings, choice),
+        Command::Micro(choice) => kinds::micro::run(settings, *choice),
         Command::Decisions => kinds::decisions::run(settings),
         Command::Planned => kinds::planned::run(settings),
         Command::Overload => kinds::overload::run(settings),
