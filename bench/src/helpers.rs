@@ -38,6 +38,12 @@ pub(crate) enum Helper {
         seconds: f64,
         seed: u64,
     },
+    /// An ext_proc server that decides nothing, until it is killed.
+    #[command(hide = true)]
+    EmptyExtProc { listen: SocketAddr },
+    /// Streams of an ext_proc filter; prints how many ended.
+    #[command(hide = true)]
+    Streams { target: SocketAddr, talk: kinds::extproc::streams::Talk, seconds: f64 },
     /// Requests that wait until this process is killed.
     #[command(hide = true)]
     Waiters {
@@ -55,6 +61,9 @@ pub(crate) enum Helper {
     /// So many acquisitions and nothing else, for the counting of instructions.
     #[command(hide = true)]
     AcquireLoop { count: u64 },
+    /// The same of one of the core's hot paths, by its name.
+    #[command(hide = true)]
+    MicroLoop { name: String, count: u64 },
 }
 
 pub(crate) fn run(helper: &Helper) -> Outcome<()> {
@@ -64,9 +73,14 @@ pub(crate) fn run(helper: &Helper) -> Outcome<()> {
         Helper::Waiters { target, connections, streams } => {
             world::block_on(kinds::waiting::wait(*target, *connections, *streams))
         }
+        Helper::EmptyExtProc { listen } => world::block_on(kinds::extproc::empty::serve(*listen)),
+        Helper::Streams { target, talk, seconds } => {
+            world::block_on(kinds::extproc::streams::send(*target, *talk, *seconds))
+        }
         Helper::Steady { target, path, rate, seconds, seed } => {
             steady::send(*target, path, *rate, *seconds, *seed)
         }
+        Helper::MicroLoop { name, count } => kinds::micro::repeat(name, *count),
         Helper::Empty => kinds::decisions::empty(),
         Helper::Pairs { target, seconds } => kinds::decisions::call(*target, *seconds),
         Helper::AcquireLoop { count } => kinds::acquire::repeat(*count),

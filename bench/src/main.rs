@@ -58,10 +58,14 @@ enum Command {
     Modes,
     /// 429 shares and peaks of real traffic, beside best fit in virtual time and beside each pod alone.
     Quality,
+    /// The door for Envoy: beside an ext_proc server that answers at once, and through the real Envoy.
+    Extproc,
     /// Memory of requests that wait.
     Waiting,
     /// The ways to stand before a pool, side by side: balancers, proxies with limits, two Redis commands, Sluicegate.
     Peers(kinds::peers::Choice),
+    /// The core's hot paths in instructions, beside the last recorded ones; its speed in virtual time.
+    Micro(kinds::micro::Choice),
     /// Leases over HTTP, beside a hyper server that does nothing.
     Decisions,
     /// What `sluicegate plan` foretells beside what the gateway answers.
@@ -92,8 +96,10 @@ fn main() -> ExitCode {
         Command::Proxy => kinds::proxy::run(settings),
         Command::Modes => kinds::modes::run(settings),
         Command::Quality => kinds::quality::run(settings),
+        Command::Extproc => kinds::extproc::run(settings),
         Command::Waiting => kinds::waiting::run(settings),
         Command::Peers(choice) => kinds::peers::run(settings, choice),
+        Command::Micro(choice) => kinds::micro::run(settings, *choice),
         Command::Decisions => kinds::decisions::run(settings),
         Command::Planned => kinds::planned::run(settings),
         Command::Overload => kinds::overload::run(settings),

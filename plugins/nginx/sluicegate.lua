@@ -483,12 +483,23 @@ local function last_of(name)
     return value and value:match("([^,:%s]+)%s*$")
 end
 
+--- The answer is complete, or all of it had come before its client was found gone.
+local function is_whole()
+    local length = tonumber(last_of("upstream_http_content_length"))
+    local came = tonumber(last_of("upstream_response_length")) or 0
+    return ngx.var.request_completion == "OK" or (length and came >= length)
+end
+
 --- How the last run went: `not_started` if it surely never reached the pod, `pod_full` if the pod's own lock refused,
--- `given_up` if nginx had no answer in time (the pod may work on, and nobody sees its end), `failed` if the pod did;
--- nil if it answered.
+-- `given_up` if nginx had no answer in time, `cut` if the answer broke off (nginx hangs up on the pod when it cannot
+-- write to a client, and does not say whether that was it), `failed` if the pod did; nil if it answered. After
+-- `given_up` and `cut` the pod may work on, and nobody sees its end.
 local function last_run()
     local status = last_of("upstream_status")
-    if last_of("upstream_header_time") ~= "-" then return status == "429" and "pod_full" or nil end
+    if last_of("upstream_header_time") ~= "-" then
+        if status == "429" then return "pod_full" end
+        return status and not is_whole() and "cut" or nil
+    end
     local is_error = status == "502" or status == "504"
     if last_of("upstream_connect_time") == "-" then return is_error and "not_started" or nil end
     if status == "504" then return "given_up" end
@@ -508,7 +519,7 @@ function M.done()
     if not entry.may_be_held then return end
     local went = entry.verdict and last_run()
     -- A lease that is neither given back nor renewed stays with the pod to the end of its hold.
-    if went == "given_up" and entry.on_disconnect ~= "stops" then return end
+    if (went == "given_up" or went == "cut") and entry.on_disconnect ~= "stops" then return end
     give_back(entry, OUTCOMES[went])
 end
 

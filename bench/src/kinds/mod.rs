@@ -3,7 +3,9 @@
 pub(crate) mod acquire;
 pub(crate) mod decisions;
 pub(crate) mod doors;
+pub(crate) mod extproc;
 pub(crate) mod ledger;
+pub(crate) mod micro;
 pub(crate) mod modes;
 pub(crate) mod overload;
 pub(crate) mod peers;

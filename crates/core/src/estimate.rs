@@ -232,6 +232,11 @@ impl Rates {
         self.turns.by_weight.clear();
     }
 
+    /// What completed here, whatever the others do.
+    pub(crate) fn own(&mut self, now: Micros) -> Option<(u64, u64)> {
+        self.pool.measured(now)
+    }
+
     pub(crate) fn of_pool(&mut self, now: Micros, queued: u64) -> Option<(u64, u64)> {
         let own = self.pool.measured(now);
         self.view.map_or(own, |view| view.of_queue(own, queued))
@@ -328,7 +333,7 @@ mod tests {
         assert!(rates.served_as_late(at(1_200), 2, 300), "one window ago");
         rates.note_turn(at(1_250), 2, 900);
         assert!(rates.served_as_late(at(2_050), 2, 300));
-        assert!(!rates.served_as_late(at(2_150), 2, 899) && rates.served_as_late(at(2_150), 2, 900));
+        assert!(!rates.served_as_late(at(2_250), 2, 899) && rates.served_as_late(at(2_250), 2, 900));
         assert!(!rates.served_as_late(at(5_000), 2, i64::MAX), "all that is long ago");
         rates.note_turn(at(5_000), 2, 1);
         rates.forget();

@@ -188,6 +188,14 @@ pub struct Member {
     urgent: bool,
     /// An ask began to wait that the ledger does not know of.
     news: bool,
+    /// When the first of those came.
+    news_since: Micros,
+    /// Waiters of the last report.
+    told: Vec<Ticket>,
+    /// Own completions serve own waiters so fast that less urgent words have so much time; 0: they do not.
+    calm_us: u64,
+    /// The heaviest api's weight.
+    heaviest: Units,
     /// Lent units are missing.
     gap: bool,
     /// Credit ran low and the ledger had none to give: asking again at once would be no use.
@@ -258,6 +266,10 @@ impl Member {
             known: BTreeMap::new(),
             urgent: true,
             news: false,
+            news_since: now,
+            told: Vec::new(),
+            calm_us: 0,
+            heaviest: 1,
             gap: false,
             dry: false,
             advice: Advice::default(),
@@ -350,6 +362,7 @@ impl Member {
         }
         let waits = policy.apis.iter().map(|api| api.wait_us).filter(|wait| *wait > 0);
         self.wait_us = waits.min().unwrap_or(0);
+        self.heaviest = policy.apis.iter().map(|api| api.weight).max().unwrap_or(1);
         self.course.set_window(crate::estimate::window_us(policy));
         let (terms, digest) = terms::of(policy, &self.gate);
         if digest != self.digest {
@@ -363,7 +376,7 @@ impl Member {
     pub fn ask(&mut self, now: Micros, ask: Ask, out: &mut Vec<Output>) -> Answer {
         self.pass(now, out);
         let answer = self.gate.ask(now, ask, out);
-        self.heed(&answer);
+        self.heed(now, &answer);
         answer
     }
 
@@ -373,13 +386,14 @@ impl Member {
         let least = std::mem::take(&mut self.gate.least_wait_us);
         let answer = self.gate.ask(now, Ask { wait_us: Some(0), ..ask }, out);
         self.gate.least_wait_us = least;
-        self.heed(&answer);
+        self.heed(now, &answer);
         answer
     }
 
-    fn heed(&mut self, answer: &Answer) {
+    fn heed(&mut self, now: Micros, answer: &Answer) {
         match answer {
-            Answer::Waits(_) => self.news = true,
+            Answer::Waits(_) if self.news => {}
+            Answer::Waits(_) => (self.news, self.news_since) = (true, now),
             Answer::Granted(granted) if self.gate.mode != Mode::Enforce => {
                 let api = self.gate.leases.get(granted.lease.0).map(|lease| lease.holding.api);
                 self.cover(granted.pod);
@@ -421,7 +435,7 @@ impl Member {
         self.pass(now, out);
         self.free(now, lease, ending == Ending::Completed);
         let answer = self.gate.retry(now, lease, ending, out);
-        answer.iter().for_each(|answer| self.heed(answer));
+        answer.iter().for_each(|answer| self.heed(now, answer));
         answer
     }
 

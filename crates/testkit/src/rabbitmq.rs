@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -15,6 +15,9 @@ use crate::wait::until_blocking;
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 /// A broker on a busy machine takes half a minute to start.
 const START_MAX: Duration = Duration::from_secs(120);
+
+/// Longest for the name server to go.
+const NAMES_MAX: Duration = Duration::from_secs(5);
 
 /// A broker.
 #[derive(Debug)]
@@ -98,8 +101,15 @@ impl RabbitMq {
         let group = format!("-{}", child.id());
         let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = child.wait();
-        // Its name server is a daemon of its own, on its own port.
-        let _ = self.command("epmd").args(["-port", &self.ports[1].to_string(), "-kill"]).status();
+        // Its name server is a daemon of its own, on its own port. It refuses to go while it has not seen the broker die.
+        let begin = Instant::now();
+        while begin.elapsed() < NAMES_MAX {
+            let gone = self.command("epmd").args(["-port", &self.ports[1].to_string(), "-kill"]).status();
+            if gone.is_ok_and(|status| status.success()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

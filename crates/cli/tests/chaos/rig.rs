@@ -74,7 +74,7 @@ pub(crate) struct Setting {
 
 impl Setting {
     /// The ledger's `ttl`. With replicas it is longer: `min-replicas-max-lag` counts in seconds and has to be at most
-    /// half of it, and so has a Cluster's time-out.
+    /// two fifths of it, and a Cluster's time-out half.
     pub(crate) fn ttl(&self) -> Duration {
         ttl(self.form)
     }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::ground::{Asks, CAPACITY, Ground, PODS, SOON, Terms};
-use crate::nginx::{Kind, Nginx, Setup, change, plugins};
+use crate::nginx::{Kind, Nginx, Setup, plugins};
 
 /// Leases live so long unrenewed, where a test waits for that; twice what its pods work.
 const HOLD_MS: u32 = 3000;
@@ -135,10 +135,12 @@ async fn another_plugin_may_answer_after_ours() {
     .await;
 }
 
-/// The client has gone, the pod works on: its units are its until it ends.
+/// The client has gone, the pod works on: its units are its until it ends; or to the end of their hold if it was
+/// streaming, because nginx hangs up on it then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_works_on_keeps_its_units() {
-    each(OnDisconnect::Continues, async |ground, setup| {
+    each(OnDisconnect::Continues, async |ground, mut setup| {
+        setup.hold_ms = Some(HOLD_MS);
         let nginx = setup.start(ground.dir()).await;
         for target in ["/w/2?ms=1000", "/w/2?chunks=3&every=500"] {
             let client = sent(nginx.listen, target).await;
@@ -147,11 +149,11 @@ async fn a_pod_that_works_on_keeps_its_units() {
             while in_use(&ground).await == 2 {
                 sleep(Duration::from_millis(5)).await;
             }
-            until_at_pods(&ground, 0).await;
-            assert!(in_use(&ground).await == 0, "given back once");
+            let at_pods: u32 = ground.gauges().iter().map(|gauge| gauge.in_use).sum();
+            assert_eq!(at_pods, 0, "{target}: given back while the pod worked\n{}", nginx.process.output());
         }
         over(&ground, &nginx, 2).await;
-        assert_eq!(ground.metric("sluicegate_units_abandoned_total").await, 0);
+        assert_eq!(ground.metric("sluicegate_units_abandoned_total").await, 2, "the stream's");
     })
     .await;
 }
@@ -366,21 +368,19 @@ async fn a_service_that_hangs_holds_nobody_up_for_long() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn releases_need_no_timer_each() {
     let ground = ground(OnDisconnect::Stops).await;
-    let setup = Setup::new(Kind::Nginx, ground.decisions);
-    let mut nginx = setup.start(ground.dir()).await;
-    let conf = std::fs::read_to_string(ground.dir().join("nginx.conf")).unwrap();
-    let scarce = change(&conf, "http {", "http { lua_max_pending_timers 2; lua_max_running_timers 3;");
-    std::fs::write(ground.dir().join("nginx.conf"), scarce).unwrap();
-    nginx.signal("reload");
-    nginx.process.port(nginx.listen, SOON).await;
+    let mut setup = Setup::new(Kind::Nginx, ground.decisions);
+    setup.http = "lua_max_pending_timers 2; lua_max_running_timers 3;";
+    let nginx = setup.start(ground.dir()).await;
+    // Many requests that end at one moment, with their pods.
     let mut clients = JoinSet::new();
-    for _ in 0..200 {
+    for _ in 0..CAPACITY * PODS as u32 {
         let door = nginx.listen;
-        clients.spawn(async move { get(door, "/w/1").await.map(|answer| answer.head.status) });
+        clients.spawn(async move { get(door, "/w/1?hang").await });
     }
-    let served =
-        clients.join_all().await.into_iter().filter(|status| status.as_ref().is_ok_and(|s| *s == 200));
-    over(&ground, &nginx, served.count() as u64).await;
+    until_at_pods(&ground, CAPACITY * PODS as u32).await;
+    ground.pods.iter().for_each(sluicegate_trial::pod::PodHandle::kill);
+    clients.join_all().await;
+    over(&ground, &nginx, u64::from(CAPACITY) * PODS as u64).await;
     let printed = nginx.process.output();
     assert!(!printed.contains("timers are not enough") && !printed.contains("no timer"), "{printed}");
 }

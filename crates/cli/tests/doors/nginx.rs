@@ -44,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) installed: Option<PathBuf>,
     /// In place of the `error_page` of the example.
     pub(crate) error_pages: Option<&'static str>,
+    /// Further lines of the http block.
+    pub(crate) http: &'static str,
     /// Further lines of the server block.
     pub(crate) server: String,
 }
@@ -62,6 +64,7 @@ impl Setup {
             pods: Vec::new(),
             installed: None,
             error_pages: None,
+            http: "",
             server: String::new(),
         }
     }
@@ -116,6 +119,7 @@ impl Setup {
         let mut text = change(text, "/etc/nginx/sluicegate/?.lua", &lua);
         text = change(&text, "listen 127.0.0.1:8080;", &format!("listen {listen}; {}", self.server));
         text = for_a_test(&text, self.workers);
+        text = change(&text, "http {\n", &format!("http {{\n    {}\n", self.http));
         if let Some(pages) = self.error_pages {
             text = change(&text, "error_page 429 502 = @again;", pages);
         }

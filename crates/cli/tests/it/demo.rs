@@ -4,8 +4,12 @@ use crate::say;
 
 #[test]
 fn the_demo_shows_three_ways_side_by_side() {
-    let said = say(&["demo", "--seconds", "2", "--load", "0.8", "--seed", "7"]);
-    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    // A run that says of itself that its load lagged shows nothing; the machine may be free at the next.
+    let said = (0..10)
+        .map(|_| say(&["demo", "--seconds", "2", "--load", "0.8", "--seed", "7"]))
+        .inspect(|said| assert_eq!(said.code, 0, "{}{}", said.out, said.err))
+        .find(|said| !said.out.contains("(void:"))
+        .expect("one of ten runs is not void");
     let share = |title: &str| -> f64 {
         let line = said.out.lines().rev().find(|line| line.starts_with(title)).unwrap();
         let before = line.split('%').next().unwrap().trim_end();

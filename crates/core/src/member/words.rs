@@ -38,6 +38,8 @@ impl Member {
         self.gap = false;
         self.counts.reports += 1;
         let outside = self.take_outside();
+        let waiters = self.waiters(now);
+        self.told = waiters.iter().map(|one| one.ticket).collect();
         let book = &self.gate.ledger.book;
         Report {
             gate: self.id,
@@ -52,7 +54,7 @@ impl Member {
             holds,
             used: self.used(),
             idle,
-            waiters: self.waiters(now),
+            waiters,
             recalled: self.recalled,
             hold_us: self.longest_hold_us(),
             past_us: self.past_us,
@@ -139,6 +141,7 @@ impl Member {
         self.flight = None;
         self.step = self.step.max(reply.step);
         self.hear_of_pool(now, reply, flight.queued);
+        self.set_calm(now);
         match reply.verdict {
             Verdict::Resync(stamp) => {
                 self.begin_again(now, stamp);

@@ -7,6 +7,7 @@ mod exhaustive;
 mod judge;
 mod laws;
 mod member_loss;
+mod member_moved;
 mod member_words;
 mod regress;
 mod shared;

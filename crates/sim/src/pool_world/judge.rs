@@ -61,8 +61,8 @@ impl PoolWorld {
         let borne = admission.trickle.map_or(0, |trickle| most(trickle.ceiling) - plain);
         let room = used + unfilled <= plain + borne;
         let ordinary: u64 = rules().map(|(rule, used)| if rule.protected { min(rule) } else { *used }).sum();
-        let reserved =
-            ordinary.saturating_sub(trickled) + u64::from(admission.reserve.ceil_of(capacity)) <= plain;
+        let reserved = ordinary.saturating_sub(trickled) + u64::from(admission.reserve.ceil_of(capacity))
+            <= plain + borne;
         let below = apis[api].max.is_none_or(|max| self.of_api[api] <= u64::from(max.floor_of(capacity)));
         // Known limit: a limit of the whole pool that is lowered while running takes hold only as waiters want the units
         // that gates already hold. Limits of pods and apis are recalled at once.

@@ -140,10 +140,10 @@ impl Pooled {
         pooled
     }
 
-    async fn take(&self, gate: usize, weight: u32) -> Option<Lease> {
+    async fn take(&self, gate: usize, weight: u32, wait: Duration) -> Option<Lease> {
         let gate = &self.gates[gate];
         let api = gate.api_id("any").expect("the policy has it");
-        gate.acquire(Ask::new(api).weight(weight).wait(Duration::ZERO)).await.ok()
+        gate.acquire(Ask::new(api).weight(weight).wait(wait)).await.ok()
     }
 
     /// Takes single units until there are no more or as many as the pool has, again until these are all; how many it were.
@@ -151,7 +151,8 @@ impl Pooled {
         let start = Instant::now();
         loop {
             let mut leases = Vec::new();
-            while let Some(lease) = self.take(1, 1).await {
+            // Idle credit of the other gates has to be recalled first, which takes a few exchanges.
+            while let Some(lease) = self.take(1, 1, Duration::from_secs(1)).await {
                 leases.push(lease);
             }
             if leases.len() >= CAPACITY as usize || start.elapsed() > SOON {
@@ -174,7 +175,7 @@ impl Door {
     pub(super) async fn take(&self, gate: usize, weight: u32) -> Option<Held> {
         match self {
             Door::Scripted(door) => (door.eval(gate, door.script.take, weight) == 1).then_some(Held(None)),
-            Door::Pooled(door) => Some(Held(Some(door.take(gate, weight).await?))),
+            Door::Pooled(door) => Some(Held(Some(door.take(gate, weight, Duration::ZERO).await?))),
         }
     }
 

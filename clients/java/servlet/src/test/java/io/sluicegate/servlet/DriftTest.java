@@ -75,7 +75,7 @@ class DriftTest {
         ClientStats stats = client.stats();
         assertEquals(0, stats.awayOpen() + stats.local() + stats.awayClosed(), stats + "\n" + sluice.output());
         assertTrue(worst.get() <= CAPACITY, "the handlers held " + worst.get() + " units of " + CAPACITY);
-        assertTrue(units.peak() >= CAPACITY - 2, "the load was too small to prove anything: " + units.peak());
+        assertTrue(units.peak() > CAPACITY / 2, "the load was too small to prove anything: " + units.peak());
         for (int kind : new int[] {0, 2, 4, 5}) {
             assertTrue(answers.get(kind) > REQUESTS / 200, "endings: " + answers);
         }
