@@ -108,10 +108,14 @@ admission:
 ledger: {redis: {url: "rediss://bob@s1:26379", more: ["rediss://s2:26379"], sentinel: mymaster, password: "${TOKEN}",
   tls: {ca: ca.pem, cert: c.pem, key: k.pem}}, ttl: 2s, pace: 1ms, on_ledger_loss: pod-limit}
 gateway: {listen: "0.0.0.0:8080", prefer: a, retry: {attempts: 1, buffer: 1MiB}, workers: 2}
-decisions: {http: "0.0.0.0:8090", token: "${TOKEN}"}
+decisions: {http: "unix:/run/s", token: "${TOKEN}", advertise: "gate-1:8090", tls: {cert: c, key: k, client_ca: a}}
 admin: {listen: "0.0.0.0:8081", token: "${TOKEN}"}
 "#,
     );
+    let decisions = config.decisions.as_ref().expect("decisions");
+    assert_eq!(decisions.http.as_ref().map(ToString::to_string).as_deref(), Some("unix:/run/s"));
+    assert_eq!(decisions.advertise.as_deref(), Some("gate-1:8090"));
+    assert_eq!(decisions.tls.as_ref().map(|tls| tls.client_ca.clone()), Some("a".into()));
     let pod = &config.policy.pods[0];
     assert_eq!((pod.burst, pod.settle_us), (4, 2_000));
     assert_eq!(

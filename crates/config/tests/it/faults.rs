@@ -107,6 +107,15 @@ fn listeners_tokens_and_pods() {
     assert!(problems(&format!("{PODS}{}", twice.replace(":80", ":0").replace('¶', ""))).is_empty());
     only("admin: {listen: ¶'0.0.0.0:1'}\n", "admin.listen: 0.0.0.0:1 can be reached from other machines");
     only("decisions: {ext_proc: ¶'[::]:1'}\n", "decisions.ext_proc: [::]:1 can be reached");
+    only("decisions: {http: ¶'0.0.0.0:1', advertise: 'h:1'}\n", "decisions.http: 0.0.0.0:1 can be reached");
+    only("decisions: {http: ¶'unix:run/s'}\n", "decisions.http: `unix:run/s` is no socket");
+    only(
+        "decisions: {http: '127.0.0.1:1', advertise: ¶h}\n",
+        "decisions.advertise: `h`: the port is missing",
+    );
+    let tls = "tls: {cert: c, key: k, client_ca: a}";
+    assert!(problems(&format!("{PODS}decisions: {{http: '0.0.0.0:1', {tls}}}\n")).is_empty());
+    only(&format!("decisions: {{ext_proc: ¶'0.0.0.0:1', {tls}}}\n"), "decisions.ext_proc: 0.0.0.0:1 can be");
     only("decisions: ¶{}\n", "decisions: neither `http` nor `ext_proc`");
     only("gateway: {listen: '127.0.0.1:1', prefer: ¶b}\n", "gateway.prefer: there is no pod `b`");
     only("gateway: {listen: '127.0.0.1:1', workers: ¶0}\n", "gateway.workers: no number of threads");
