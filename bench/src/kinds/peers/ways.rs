@@ -71,7 +71,7 @@ impl Way {
             Way::QueueMean => [
                 "b1",
                 "HAProxy queue, tuned",
-                "HAProxy `leastconn`, `maxconn 9` for each pod (of 6 to 10 the fewest refusals at 0.8 and 1.0), `timeout queue 1s`, \
+                "HAProxy `leastconn`, `maxconn 9` for each pod (chosen from 7, 8 and 9 in a tuning run), `timeout queue 1s`, \
                  and our offset by weight as `set-priority-offset`. HAProxy 2.6 cannot send a pod's 429 to another pod",
             ],
             Way::QueueSafe => [
