@@ -9,6 +9,7 @@ use clap::Subcommand;
 use sluicegate_trial::pod::{Pod, PodOptions};
 use tokio::net::TcpListener;
 
+use crate::kinds::queues::consumer::{Consume, consume};
 use crate::world::PODS;
 use crate::{Outcome, kinds, steady, traffic, world};
 
@@ -52,6 +53,9 @@ pub(crate) enum Helper {
         /// HTTP/2 streams on each connection; 0: HTTP/1.1 with one request each.
         streams: usize,
     },
+    /// Messages of Kafka to pods, with a fixed concurrency, until killed.
+    #[command(hide = true)]
+    Consume(Consume),
     /// A hyper server that does nothing, until killed.
     #[command(hide = true)]
     Empty,
@@ -81,6 +85,7 @@ pub(crate) fn run(helper: &Helper) -> Outcome<()> {
             steady::send(*target, path, *rate, *seconds, *seed)
         }
         Helper::MicroLoop { name, count } => kinds::micro::repeat(name, *count),
+        Helper::Consume(how) => world::block_on(consume(how)),
         Helper::Empty => kinds::decisions::empty(),
         Helper::Pairs { target, seconds } => kinds::decisions::call(*target, *seconds),
         Helper::AcquireLoop { count } => kinds::acquire::repeat(*count),

@@ -74,8 +74,12 @@ enum Command {
     Overload,
     /// The first second after a start.
     Start,
-    /// What a backlog in the background costs the requests whose clients wait.
-    Queues,
+    /// Queues: what a backlog costs the requests whose clients wait; units per second beside a consumer tuned by hand.
+    Queues {
+        /// A minute of everything: whether it works, not what it costs.
+        #[arg(long)]
+        quick: bool,
+    },
     /// What a door adds to its proxy: latency, and requests per second.
     Doors,
     /// The shared ledger on a real Redis, beside two commands per request.
@@ -104,7 +108,7 @@ fn main() -> ExitCode {
         Command::Planned => kinds::planned::run(settings),
         Command::Overload => kinds::overload::run(settings),
         Command::Start => kinds::start::run(settings),
-        Command::Queues => kinds::queues::run(settings),
+        Command::Queues { quick } => kinds::queues::run(settings, *quick),
         Command::Doors => kinds::doors::run(settings),
         Command::Ledger { quick } => kinds::ledger::run(settings, *quick),
         Command::Helper(helper) => helpers::run(helper),

@@ -85,6 +85,7 @@ const PLACES: [Place; 16] = [
             "sluicegate-sim",
             "sluicegate-testkit",
             "sluicegate-trial",
+            "sluicegate-workers",
         ],
     },
     Place { name: "xtask", level: 4, may_need: &[] },

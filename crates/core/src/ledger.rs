@@ -30,6 +30,8 @@ struct Claim {
     weight: Units,
     key: u64,
     rank: Rank,
+    /// Work in the background takes nothing of the pool meanwhile.
+    stops_background: bool,
     /// From here on the claim also holds the pool: worse ranks are admitted elsewhere only if that
     /// leaves the pool the units that are kept on the claimed pod.
     holds_pool_from: Micros,
@@ -262,6 +264,9 @@ impl Ledger {
         if self.book.is_guaranteed(request.api, request.weight) {
             return 0;
         }
+        if claim.stops_background && request.behind_us > 0 {
+            return self.book.capacity;
+        }
         if self.ranker.is_ahead(request.key, claim.key) {
             // Enough idle units that some pod has room for the claimant, and never much of the pool.
             return claim.weight.max(self.book.capacity / AHEAD_PART);
@@ -438,6 +443,11 @@ impl Ledger {
             weight: request.weight,
             key: request.key,
             rank: head.rank,
+            // Else each unit that comes free elsewhere goes to a backlog, and only this pod can ever gather what a heavy
+            // request needs. Pinned, it waits for that pod alone; under `fair` the background has its own share.
+            stops_background: request.behind_us == 0
+                && !matches!(request.place, Place::Pin(_))
+                && !self.ranker.is_fair(),
             holds_pool_from: request.arrival + request.wait_us / 10 * 8,
             wants_tokens: pool_blocked && self.book.trickle_could(request.weight),
         })

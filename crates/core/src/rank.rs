@@ -22,7 +22,8 @@ pub(crate) struct Rank {
 /// Makes ranks.
 ///
 /// `light-first` and `fifo` fix an ask's rank when it arrives; background work ranks by a bound of its own behind
-/// its arrival, so it goes after the foreground and yet never starves. `fair` is start-time fair queueing: the
+/// its arrival, so it goes after the foreground and yet never starves. While a better rank of the foreground waits for room
+/// it takes nothing (`held_from` in the ledger). `fair` is start-time fair queueing: the
 /// rank is the start tag of the ask's key, which moves only when the key is *served*; so asks that gave
 /// up cost their key nothing. Light asks slip past a heavy head wherever single units come free, so a key
 /// that was passed keeps its tag (up to [`LAG_MAX`]), and one that [is ahead](Ranker::is_ahead) holds back.

@@ -22,8 +22,9 @@ use sluicegate::jobs::Outcome;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::crew::{Crew, Verdict, count, pause};
+use crate::crew::{Crew, Verdict, pause};
 use crate::message::{Mapping, Message};
+use crate::tally::End;
 
 /// Pause after an error of the client, which mends itself.
 const ERROR_PAUSE: Duration = Duration::from_millis(200);
@@ -240,6 +241,7 @@ impl Desk {
                 },
                 () = crew.stopped() => break,
             }
+            self.show();
         }
         // What was not begun ends by itself; the consumer is polled on, so that the group does not take it for dead.
         while !self.jobs.is_empty() {
@@ -248,10 +250,18 @@ impl Desk {
                 _ = self.consumer.recv() => {}
                 Some(moved) = self.told.recv() => self.moved(moved),
             }
+            self.show();
         }
         if let Err(error) = self.consumer.commit_consumer_state(CommitMode::Sync) {
             tracing::debug!(source = self.source.name, %error, "nothing to commit at the end");
         }
+    }
+
+    /// Tells the tally how it stands.
+    fn show(&self) {
+        let paused = self.parts.values().filter(|part| part.paused).count();
+        self.crew.tally.set_partitions(self.parts.len(), paused);
+        self.crew.tally.set_held(self.held);
     }
 
     fn moved(&mut self, moved: Moved) {
@@ -300,7 +310,7 @@ impl Desk {
             // The client went back (a reset, a partition that came again): what is open runs, what is done stays done.
             return;
         }
-        count(&self.crew.counts.taken);
+        self.crew.tally.took(false);
         part.open.insert(offset);
         part.next = offset + 1;
         self.held += 1;
@@ -412,7 +422,7 @@ struct Post {
 impl Post {
     /// True if the message is done with: answered, or a dead letter. False if it was not begun.
     async fn work(&self, message: &OwnedMessage) -> bool {
-        let counts = &self.crew.counts;
+        let tally = &self.crew.tally;
         let parts = message_of(message);
         let forward = &self.crew.forward;
         let api = self.source.mapping.api(&parts, |name| forward.weight(name).is_some());
@@ -431,11 +441,11 @@ impl Post {
                     {
                         return false;
                     }
-                    count(&counts.done);
+                    tally.ended(&api, End::Done);
                     return true;
                 }
                 Verdict::Again(why) if tries < self.source.tries => {
-                    count(&counts.again);
+                    tally.ended(&api, End::Again);
                     tracing::info!(
                         source = self.source.name,
                         id = parts.id,
@@ -452,7 +462,7 @@ impl Post {
                     if !self.bury(message, &why, tries).await {
                         return false;
                     }
-                    count(&counts.dead);
+                    tally.ended(&api, End::Dead);
                     tracing::warn!(
                         source = self.source.name,
                         id = parts.id,

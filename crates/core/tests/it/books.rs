@@ -311,8 +311,13 @@ impl Books {
         if self.is_guaranteed(wish) {
             return 0;
         }
+        let fair = self.policy.admission.order == Order::Fair;
+        let in_front = claim.wish.behind_us == 0 && !matches!(claim.wish.place, Place::Pin(_));
+        if wish.behind_us > 0 && in_front && !fair {
+            return self.capacity();
+        }
         let lead = self.start_tag(wish.key).saturating_sub(self.start_tag(claim.wish.key));
-        if self.policy.admission.order == Order::Fair && lead > self.heaviest() * TAG {
+        if fair && lead > self.heaviest() * TAG {
             return claim.wish.weight.max(self.capacity() / 16);
         }
         if self.now >= claim.wish.arrival + claim.wish.wait_us / 10 * 8 {

@@ -428,3 +428,35 @@ fn the_trickle_is_paced_by_time_alone() {
     judge.advance(1);
     assert_eq!((in_use(&judge), trickled(&judge)), (10, 2));
 }
+
+/// A backlog that took each unit as it came free would leave a heavy request one pod to gather its units on: two such
+/// requests at once would wait for each other.
+#[test]
+fn a_backlog_takes_nothing_while_a_request_waits_for_room() {
+    let behind = Ask { behind_us: 10 * SECOND, wait_us: Some(60 * SECOND), ..Ask::new(LIGHT) };
+    let mut judge = Judge::new(&policy(&[3, 3], 2));
+    for _ in 0..9 {
+        judge.ask(behind);
+    }
+    assert_eq!((in_use(&judge), waiting(&judge)), (6, vec![1; 3]), "the backlog fills what is free");
+    for _ in 0..2 {
+        assert_eq!(judge.ask(Ask::new(HEAVY)), Some(false));
+    }
+    let on = |judge: &Judge, pod: usize| judge.books.live.iter().position(|live| live.pod == pod).unwrap();
+    for pod in [0, 1] {
+        judge.release(on(&judge, pod));
+        assert_eq!(waiting(&judge), [2, 2, 1, 1, 1], "one unit of each pod is free, and kept");
+    }
+    for left in [vec![2, 1, 1, 1], vec![1; 3]] {
+        judge.release(on(&judge, left.len() % 2));
+        assert_eq!(waiting(&judge), left, "each request has its pod");
+    }
+    judge.release(0);
+    assert_eq!(waiting(&judge), [1; 2], "nobody waits in front: the backlog goes on");
+    // Bounded: what waits longer than it ranks behind goes before requests that come now.
+    judge.advance(10 * SECOND);
+    assert_eq!(judge.ask(Ask::new(HEAVY)), Some(false));
+    judge.release(0);
+    assert!(waiting(&judge).contains(&2), "{:?}", waiting(&judge));
+    assert!(waiting(&judge).len() < 3, "the backlog took the unit");
+}

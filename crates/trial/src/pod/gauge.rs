@@ -15,6 +15,8 @@ pub struct GaugeReading {
     pub capacity: u32,
     /// Requests that took units and have given them back.
     pub served: u64,
+    /// Units that they have given back, all together.
+    pub units: u64,
     /// Requests refused by the pod's own lock.
     pub refused: u64,
 }
@@ -47,7 +49,7 @@ impl Gauge {
         self.counts().reading
     }
 
-    /// Sets `peak` to what is in use, `served` and `refused` to 0.
+    /// Sets `peak` to what is in use, `served`, `units` and `refused` to 0.
     pub fn reset(&self) {
         let reading = &mut self.counts().reading;
         *reading = GaugeReading {
@@ -104,6 +106,7 @@ impl Drop for Units {
         if counts.epoch == self.epoch {
             counts.reading.in_use -= self.weight;
             counts.reading.served += 1;
+            counts.reading.units += u64::from(self.weight);
         }
     }
 }

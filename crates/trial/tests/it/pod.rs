@@ -43,17 +43,17 @@ async fn the_gauge_counts_what_is_in_the_pod() {
     in_use(&pod, 0).await;
 
     let gauge = get_json(pod.addr(), "/gauge").await.unwrap();
-    let want = serde_json::json!({"in_use": 0, "peak": 6, "capacity": 20, "served": 4, "refused": 0});
+    let want = serde_json::json!({"in_use": 0, "peak": 6, "capacity": 20, "served": 4, "units": 9, "refused": 0});
     assert_eq!(gauge, want);
     let reset = send(pod.addr(), "POST", "/gauge/reset", "").await.unwrap().json().unwrap();
-    assert_eq!(reset, serde_json::json!({"in_use": 0, "peak": 0, "capacity": 20, "served": 0, "refused": 0}));
+    assert_eq!(reset, serde_json::json!({"in_use": 0, "peak": 0, "capacity": 20, "served": 0, "units": 0, "refused": 0}));
 }
 
 #[tokio::test]
 async fn a_full_pod_refuses_and_one_that_only_counts_does_not() {
     for (count_only, status, want) in [
-        (false, 429, GaugeReading { in_use: 2, peak: 2, capacity: 3, served: 0, refused: 1 }),
-        (true, 200, GaugeReading { in_use: 2, peak: 4, capacity: 3, served: 1, refused: 0 }),
+        (false, 429, GaugeReading { in_use: 2, peak: 2, capacity: 3, served: 0, units: 0, refused: 1 }),
+        (true, 200, GaugeReading { in_use: 2, peak: 4, capacity: 3, served: 1, units: 2, refused: 0 }),
     ] {
         let pod = start(PodOptions { count_only, ..stopping(3) }).await;
         let _hanging = asked(&pod, "/w/2?hang").await;
