@@ -208,20 +208,23 @@ fn source(settings: &SourceSettings) -> Result<(Ready, Arc<Tally>), Failure> {
     let (name, dead, tries, backoff) =
         (settings.name.clone(), settings.dead.clone(), settings.tries, settings.backoff);
     let (ready, broker) = match settings.broker.clone() {
-        BrokerSettings::Rabbitmq { url, tls, queues, declare } => (Ready::Rabbitmq(rabbitmq::Source {
-            name,
-            url,
-            tls: rabbitmq::Tls { ca: tls.ca, identity: tls.identity },
-            queues,
-            declare,
-            dead,
-            hold: u16::try_from(settings.hold).unwrap_or(u16::MAX),
-            tries,
-            backoff,
-            mapping,
-        }), "rabbitmq"),
-        BrokerSettings::Kafka { brokers, group, topics, order, answers, options } => {
-            (Ready::Kafka(kafka::Source {
+        BrokerSettings::Rabbitmq { url, tls, queues, declare } => (
+            Ready::Rabbitmq(rabbitmq::Source {
+                name,
+                url,
+                tls: rabbitmq::Tls { ca: tls.ca, identity: tls.identity },
+                queues,
+                declare,
+                dead,
+                hold: u16::try_from(settings.hold).unwrap_or(u16::MAX),
+                tries,
+                backoff,
+                mapping,
+            }),
+            "rabbitmq",
+        ),
+        BrokerSettings::Kafka { brokers, group, topics, order, answers, options } => (
+            Ready::Kafka(kafka::Source {
                 name,
                 brokers,
                 group,
@@ -238,8 +241,9 @@ fn source(settings: &SourceSettings) -> Result<(Ready, Arc<Tally>), Failure> {
                 tries,
                 backoff,
                 mapping,
-            }), "kafka")
-        }
+            }),
+            "kafka",
+        ),
     };
     Ok((ready, Arc::new(Tally::new(&settings.name, broker))))
 }

@@ -13,7 +13,8 @@ pub(crate) fn sum(tallies: &[Arc<Tally>], end: End) -> u64 {
 
 /// One look at each source.
 pub(crate) fn families(tallies: &[Arc<Tally>]) -> Vec<Family> {
-    let views: Vec<(&Tally, TallyView)> = tallies.iter().map(|tally| (tally.as_ref(), tally.view())).collect();
+    let views: Vec<(&Tally, TallyView)> =
+        tallies.iter().map(|tally| (tally.as_ref(), tally.view())).collect();
     let mut families = vec![ended(&views)];
     families.push(by_source(
         "sluicegate_messages_taken",
@@ -38,7 +39,9 @@ pub(crate) fn families(tallies: &[Arc<Tally>]) -> Vec<Family> {
     });
     families.push(Family {
         is_gauge: true,
-        ..by_source("sluicegate_messages_running", "Messages that a pod works at.", &views, |view| view.running)
+        ..by_source("sluicegate_messages_running", "Messages that a pod works at.", &views, |view| {
+            view.running
+        })
     });
     families.push(partitions(&views));
     families.push(prefetch(&views));
@@ -83,7 +86,9 @@ fn ended(views: &[(&Tally, TallyView)]) -> Family {
 fn partitions(views: &[(&Tally, TallyView)]) -> Family {
     let mut values = Vec::new();
     for (tally, view) in views.iter().filter(|(tally, _)| tally.broker == "kafka") {
-        for (state, count) in [("reading", view.partitions.saturating_sub(view.paused)), ("paused", view.paused)] {
+        for (state, count) in
+            [("reading", view.partitions.saturating_sub(view.paused)), ("paused", view.paused)]
+        {
             let mut labels = labels(tally);
             labels.push(("state", state.to_owned()));
             values.push((labels, count));

@@ -10,11 +10,11 @@ use tempfile::TempDir;
 
 use super::topics::{self, MEAN_MS};
 use super::{Extent, RUNS_MAX};
+use crate::Outcome;
 use crate::page::Section;
+use crate::stats::Spread;
 use crate::traffic::{Job, To, sent};
 use crate::world::{self, Gateway, POD_UNITS, PODS, PodKind, Pods, loopback, pool};
-use crate::Outcome;
-use crate::stats::Spread;
 
 /// Connections that fill the overflow.
 const FILLERS: u64 = 16;

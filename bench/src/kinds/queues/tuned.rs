@@ -8,12 +8,10 @@ use sluicegate_testkit::process::Process;
 
 use super::consumer::Tuning;
 use super::{Extent, topics};
+use crate::Outcome;
 use crate::page::Section;
 use crate::stats::Spread;
-use crate::world::{
-    Gateway, OTHER_CORE, POD_UNITS, PODS, PROXY_CORE, PodKind, Pods, pinned, weights,
-};
-use crate::Outcome;
+use crate::world::{Gateway, OTHER_CORE, POD_UNITS, PODS, PROXY_CORE, PodKind, Pods, pinned, weights};
 
 /// A consumer joins its group, or there is something wrong.
 const SOON: Duration = Duration::from_secs(60);
@@ -124,7 +122,7 @@ impl Trial<'_> {
     /// The tuning with most units per second, and all that were tried in words.
     fn search(&self) -> Outcome<(Tuning, String)> {
         let pods = self.pods()?;
-        let mean = self.mix.weights.iter().sum::<u32>() as f64 / self.mix.weights.len() as f64;
+        let mean = f64::from(self.mix.weights.iter().sum::<u32>()) / self.mix.weights.len() as f64;
         let fills = f64::from(PODS as u32 * POD_UNITS) / mean;
         let tunings: Vec<Tuning> = PARTS
             .iter()
@@ -177,9 +175,12 @@ impl Trial<'_> {
         let joined = |all: Vec<String>| all.join(",");
         let pods = joined(pods.addrs.iter().map(ToString::to_string).collect());
         let tunings = tunings.iter().map(|one| format!("{}:{}", one.concurrency, one.pause_ms)).collect();
-        command
-            .args(["consume", self.brokers, self.mix.topic, &group, &seconds.to_string()])
-            .args(["--pods", &pods, "--tunings", &joined(tunings)]);
+        command.args(["consume", self.brokers, self.mix.topic, &group, &seconds.to_string()]).args([
+            "--pods",
+            &pods,
+            "--tunings",
+            &joined(tunings),
+        ]);
         Ok(Process::spawn(command))
     }
 

@@ -108,7 +108,8 @@ impl Rig {
     pub(crate) fn gate_by(&self, url: &str, more: &str) -> Process {
         let yaml = std::fs::read_to_string(self.folder.path().join("sluicegate.yaml")).unwrap();
         let (before, after) = yaml.split_once("      api:").unwrap();
-        std::fs::write(self.folder.path().join("other.yaml"), format!("{before}{more}      api:{after}")).unwrap();
+        std::fs::write(self.folder.path().join("other.yaml"), format!("{before}{more}      api:{after}"))
+            .unwrap();
         self.spawn("other.yaml", url)
     }
 

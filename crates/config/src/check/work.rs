@@ -236,7 +236,8 @@ impl Check<'_> {
         }
         let clear = |value: &str| value.trim().eq_ignore_ascii_case("plaintext");
         for (key, value) in source.options.iter().flatten() {
-            let secured = key.starts_with("ssl.") || key.starts_with("sasl.") || key.starts_with("enable.ssl.");
+            let secured =
+                key.starts_with("ssl.") || key.starts_with("sasl.") || key.starts_with("enable.ssl.");
             if secured || (key == "security.protocol" && !clear(&value.0)) {
                 let at = at!["workers", "sources", index, "options", key.as_str()];
                 self.problem(at, "Kafka has no TLS and no SASL in this version", CLEAR_KAFKA);

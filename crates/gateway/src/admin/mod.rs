@@ -266,7 +266,10 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn show_metrics(State(shared): State<Arc<Shared>>) -> Response {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&shared.gate, shared.control.counts(), shared.control.families()))
+    (
+        [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        metrics::text(&shared.gate, shared.control.counts(), shared.control.families()),
+    )
         .into_response()
 }
 

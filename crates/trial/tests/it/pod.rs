@@ -43,10 +43,14 @@ async fn the_gauge_counts_what_is_in_the_pod() {
     in_use(&pod, 0).await;
 
     let gauge = get_json(pod.addr(), "/gauge").await.unwrap();
-    let want = serde_json::json!({"in_use": 0, "peak": 6, "capacity": 20, "served": 4, "units": 9, "refused": 0});
+    let want =
+        serde_json::json!({"in_use": 0, "peak": 6, "capacity": 20, "served": 4, "units": 9, "refused": 0});
     assert_eq!(gauge, want);
     let reset = send(pod.addr(), "POST", "/gauge/reset", "").await.unwrap().json().unwrap();
-    assert_eq!(reset, serde_json::json!({"in_use": 0, "peak": 0, "capacity": 20, "served": 0, "units": 0, "refused": 0}));
+    assert_eq!(
+        reset,
+        serde_json::json!({"in_use": 0, "peak": 0, "capacity": 20, "served": 0, "units": 0, "refused": 0})
+    );
 }
 
 #[tokio::test]
