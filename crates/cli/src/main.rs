@@ -4,7 +4,6 @@ mod args;
 mod background;
 mod cmd;
 mod logs;
-mod messages;
 mod pool;
 
 use std::process::ExitCode;

@@ -14,4 +14,3 @@ pub mod kafka;
 pub mod message;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
-pub mod tally;
