@@ -41,7 +41,8 @@ impl<'a> Fields<'a> {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(u64::from_le_bytes(self.chunk()?)),
             2 => {
-                let (bytes, rest) = self.0.split_at_checked(usize::try_from(self.varint()?).ok()?)?;
+                let len = usize::try_from(self.varint()?).ok()?;
+                let (bytes, rest) = self.0.split_at_checked(len)?;
                 self.0 = rest;
                 Value::Bytes(bytes)
             }
