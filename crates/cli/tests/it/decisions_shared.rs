@@ -215,14 +215,17 @@ async fn adopted_units_count_at_every_moment() {
     lost(one, &two).await;
     adopted(&two, &lease).await;
     // The pod has 4 units, of which 3 run.
-    let mut too_much = begin(&three, json!({"api": "light", "weight": 2, "wait_ms": 60_000})).await;
+    let ask = |weight: u32| json!({"api": "light", "weight": weight, "wait_ms": 60_000, "hold_ms": 60_000});
+    let mut too_much = begin(&three, ask(2)).await;
     until(three.admin, "a waiting ask", |state| own(state)["waiting"] == 1).await;
-    let mut fits = begin(&three, json!({"api": "light", "weight": 1, "wait_ms": 60_000})).await;
     // While they count twice there is no room for anything; then for this one.
-    let fits = fits.answer().await.unwrap();
+    let fits = begin(&three, ask(1)).await.answer().await.unwrap();
     assert_eq!(fits.head.status, 201, "{}", fits.text());
-    until_in_use(&two, 3).await;
-    until_in_use(&three, 1).await;
+    // Whoever is the heir.
+    let units = |state: &Value| {
+        state["gates"].as_array().unwrap().iter().map(|gate| gate["in_use"].as_u64().unwrap()).sum::<u64>()
+    };
+    until(two.admin, "all units", |state| units(state) == 4).await;
     until(three.admin, "still waits", |state| own(state)["waiting"] == 1).await;
     assert_eq!(two.give_back(&lease).await, 204);
     let late = too_much.answer().await.unwrap();
@@ -230,6 +233,5 @@ async fn adopted_units_count_at_every_moment() {
     for lease in [fits, late] {
         assert_eq!(three.give_back(&lease.json().unwrap()).await, 204);
     }
-    until_in_use(&three, 0).await;
-    until_in_use(&two, 0).await;
+    until(two.admin, "nothing in use", |state| units(state) == 0).await;
 }
