@@ -8,6 +8,7 @@ final class Main {
 
     public static void main(String[] args) throws Exception {
         String kind = args[0];
+        Binary.check();
         Path page = args.length > 2 ? Path.of(args[2]) : null;
         Section section = new Section("clients/java/bench/run " + kind, args[1]);
         switch (kind) {
