@@ -11,6 +11,7 @@ import io.sluicegate.testkit.Child;
 import io.sluicegate.testkit.Ports;
 import io.sluicegate.testkit.Redis;
 import io.sluicegate.testkit.Sluice;
+import io.sluicegate.testkit.Wait;
 import jakarta.servlet.Filter;
 import java.io.IOException;
 import java.net.URI;
@@ -83,6 +84,7 @@ final class Overhead {
             serve("Redisson RPermitExpirableSemaphore", Rivals.permits(redisson, CAPACITY));
             serve("Sentinel cluster flow rule", Rivals.tokens(tokenPort));
             measure();
+            Wait.until("all units are back", () -> sluice.inUse() == 0 && unix.inUse() == 0);
             report(section);
             section.note("Refused or failed by the service's client: " + asking.stats() + ".");
             section.note("The decision service: " + Binary.described() + ".");
@@ -99,10 +101,16 @@ final class Overhead {
     private static Filter awaiting(SluicegateClient client) {
         Ask ask = Ask.api("default").weight(1);
         return (request, response, chain) -> {
-            try (Lease lease = client.acquireAsync(ask).get()) {
-                chain.doFilter(request, response);
+            Lease lease;
+            try {
+                lease = client.acquireAsync(ask).get();
             } catch (InterruptedException | ExecutionException e) {
                 throw new IOException(e);
+            }
+            try {
+                chain.doFilter(request, response);
+            } finally {
+                lease.close();
             }
         };
     }
