@@ -89,7 +89,8 @@ fn code(text: &str) -> Vec<(usize, char)> {
 
 /// How much of `rest` is a comment or a quotation that begins here.
 fn skipped(rest: &str) -> Option<usize> {
-    let through = |end: &str, from: usize| rest[from..].find(end).map_or(rest.len(), |at| from + at + end.len());
+    let through =
+        |end: &str, from: usize| rest[from..].find(end).map_or(rest.len(), |at| from + at + end.len());
     if rest.starts_with("//") {
         return Some(rest.find('\n').unwrap_or(rest.len()));
     }
@@ -132,7 +133,9 @@ mod tests {
     #[test]
     fn types_within_types_are_none_and_their_functions_are_looked_at() {
         let many: String = (0..30).map(|_| "    void a() {\n        go();\n    }\n").collect();
-        let inner = format!("enum E {{ ONE {{\n{many}}} }}\nA a = new A(1) {{\n{many}}};\nrecord R(int x) {{\n{many}}}");
+        let inner = format!(
+            "enum E {{ ONE {{\n{many}}} }}\nA a = new A(1) {{\n{many}}};\nrecord R(int x) {{\n{many}}}"
+        );
         assert_eq!(faults(&inner), Faults::new());
         assert_eq!(faults(&format!("static class B {{\n{}\n}}", long("B()", 80))).len(), 1);
     }
