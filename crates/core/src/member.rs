@@ -499,7 +499,9 @@ impl Member {
             if self.loss.basis == Basis::Ledger {
                 self.drop_credit();
             }
-            self.loss.from = now;
+            // Who sees it only when its epoch is over stood still itself. Then the ledger may well be there.
+            let stood_still = now >= self.valid_until + self.timing.margin_us();
+            self.loss.from = if stood_still { now + 2 * self.timing.timeout_us } else { now };
             self.look();
         }
         self.stand(now, out);

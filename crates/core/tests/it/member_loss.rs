@@ -61,6 +61,19 @@ fn with_share_a_gate_fills_its_part_of_each_pod_and_says_what_leases_use() {
 }
 
 #[test]
+fn a_gate_that_stood_still_asks_the_ledger_before_it_admits_by_itself() {
+    let mut desk = cut_off(&policy(), OnLoss::Share, 2);
+    desk.now += timing().ttl_us + 1_000_000;
+    assert_eq!(desk.fill().len(), 0);
+    assert!(desk.poll().is_some(), "it asks at once");
+    desk.now += timing().timeout_us;
+    assert_eq!(desk.fill().len(), 0);
+    // Nobody answers: now it does.
+    desk.now += timing().timeout_us;
+    assert_eq!(desk.fill().len(), 10);
+}
+
+#[test]
 fn what_was_admitted_while_a_report_was_under_way_is_said_in_the_next() {
     let mut desk = cut_off(&policy(), OnLoss::Share, 2);
     desk.now += SILENCE_US;

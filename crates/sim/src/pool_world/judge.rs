@@ -95,6 +95,7 @@ impl PoolWorld {
             sum.for_waiters += counts.for_waiters;
             sum.for_credit += counts.for_credit;
             sum.for_others += counts.for_others;
+            sum.emergency += counts.emergency;
         }
         let rules = &self.reigns.last().expect("there are always some").policy;
         for (index, pod) in rules.pods.iter().enumerate() {
