@@ -176,6 +176,11 @@ impl Member {
         self.loss.part(self.limit_of(account), least)
     }
 
+    /// The same without room for a heavy ask: those of all gates together are no more than there is.
+    pub(super) fn even_part_of(&self, account: Account) -> Units {
+        self.limit_of(account) / self.loss.most_gates()
+    }
+
     /// Whether it admits what nobody lent it.
     pub(super) fn is_by_itself(&self) -> bool {
         matches!(self.loss.basis, Basis::Emergency | Basis::Shares)

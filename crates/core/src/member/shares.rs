@@ -22,7 +22,13 @@ struct Claim {
     asked: Units,
     /// So much more is asked for at once; `None`: all that is left of the share.
     step: Option<Units>,
+    /// Answers one after the other that found the account over its limit.
+    over: u32,
 }
+
+/// Others ask too much for a few answers at most. An account that is over for longer had its limit lowered, and then even
+/// the room for one heavy ask at each gate may be too much together.
+const OVER_LONG: u32 = 8;
 
 /// Shares of all accounts.
 #[derive(Clone, Debug)]
@@ -61,7 +67,7 @@ impl Member {
         let accounts = self.shared_accounts();
         let claims = accounts.into_iter().map(|account| {
             let confirmed = held(account);
-            (account, Claim { confirmed, asked: confirmed, step: None })
+            (account, Claim { confirmed, asked: confirmed, ..Claim::default() })
         });
         self.shares.claims = claims.collect();
     }
@@ -93,8 +99,11 @@ impl Member {
         for (account, claim) in &mut shares {
             let over = self.advice.over.contains(account);
             let more = claim.asked.saturating_sub(claim.confirmed);
+            claim.over = if over { claim.over + 1 } else { 0 };
             if over {
-                claim.confirmed = claim.confirmed.min(self.part_of(*account));
+                let most =
+                    if claim.over < OVER_LONG { self.part_of(*account) } else { self.even_part_of(*account) };
+                claim.confirmed = claim.confirmed.min(most);
                 // After the last half nothing is asked for once, then all that is left.
                 claim.step = (more > 0).then_some(more / 2);
             } else {
