@@ -317,6 +317,7 @@ pub(crate) fn sample() -> Vec<Case> {
     ];
     cases.extend(exact.map(|fault| case(fault, Loss::Refuse, Pods::Count)));
     cases.push(case(Fault::Blackhole, Loss::Refuse, Pods::Refuse));
+    cases.push(case(Fault::FlushAll, Loss::Share, Pods::Count));
     cases.push(case(Fault::KillRedis, Loss::Share, Pods::Refuse));
     cases.push(case(Fault::Blackhole, Loss::Share, Pods::Count));
     cases

@@ -54,7 +54,9 @@ impl Row {
         let unexplained = self.unexplained.join("\n  ");
         wrong(!self.unexplained.is_empty(), format!("requests without an answer:\n  {unexplained}"));
         wrong(self.leaked > 0, format!("{} units leaked", self.leaked));
-        if self.case.loss == Loss::Refuse {
+        // Gates that all hear a ledger which lost its state have their shares written down by it.
+        let heard = matches!(self.case.fault, Fault::None | Fault::FlushAll | Fault::DeleteKey(_));
+        if self.case.loss == Loss::Refuse || heard {
             wrong(self.over_capacity > 0, format!("{} units above a pod's capacity", self.over_capacity));
             wrong(self.pod_refused > 0, format!("{} requests refused by pods", self.pod_refused));
         }
@@ -130,7 +132,7 @@ Work is exponential with a mean of 100 ms (*short*); with *some long* a tenth of
 3 s where there are replicas, whose lag Redis counts in whole seconds. The judges are the pods: some only count and keep their peak
 (*over capacity*), some refuse by their own lock (*refused by pods*).
 
-- **over capacity**: most units any pod held above its 20 at one time. For `refuse` it has to be 0; for `share` it is the price of going on.
+- **over capacity**: most units any pod held above its 20 at one time. For `refuse` it has to be 0, and for `share` where every gate hears the ledger (none, FLUSHALL, a key lost); elsewhere it is the price of going on.
 - **5xx**: ours, as pods never answer one here. **no answer**: connections that a killed gate took with it; elsewhere it has to be 0.
 - **429 at worst**: share of the worst quarter of a second. **normal after**: time from the begin of the fault to the first second whose
   quarters are all within the mean before it + 3 sigma; 0 where they never left it.

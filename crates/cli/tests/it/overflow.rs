@@ -155,9 +155,8 @@ async fn over_redis_another_gate_answers_for_a_job_and_works_off_those_of_a_dead
     let redis = Redis::with(RedisOptions::tcp());
     // What the dead gate held comes back after `ttl` and twice its `max_hold`, because until then it may still run on
     // the pods; with the usual 60 s the survivor would have nothing to work with for two minutes.
-    // `refuse`, because only that is exact while an empty ledger finds out who holds what.
     let yaml = format!(
-        "{yaml}admission: {{max_hold: 2s}}\nledger: {{redis: \"redis://{}\", ttl: 1s, on_ledger_loss: refuse}}\n",
+        "{yaml}admission: {{max_hold: 2s}}\nledger: {{redis: \"redis://{}\", ttl: 1s}}\n",
         redis.addr()
     );
     let mut dying = Running::start(&yaml);
