@@ -7,6 +7,7 @@
 mod advisories;
 mod edges;
 mod generate;
+mod java;
 mod licences;
 mod lint;
 mod manifests;

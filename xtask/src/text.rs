@@ -42,7 +42,7 @@ const LITTER: [&str; 8] =
 
 /// Source files longer than the limit.
 pub(crate) fn sizes(tree: &Tree) -> Faults {
-    let sources = tree.texts().filter(|(path, _)| path.ends_with(".rs"));
+    let sources = tree.texts().filter(|(path, _)| path.ends_with(".rs") || path.ends_with(".java"));
     let long = sources.map(|(path, text)| (path, text.lines().count())).filter(|(_, n)| *n > LINES_MAX);
     long.map(|(path, n)| format!("{path}: {n} lines, {LINES_MAX} at most: split it by concept")).collect()
 }
@@ -134,10 +134,11 @@ mod tests {
     #[test]
     fn a_file_of_601_lines_is_too_long_and_one_of_600_is_not() {
         let (fits, long) = ("x\n".repeat(600), "x\n".repeat(601));
-        let tree = Tree::of(&[("a.rs", &fits), ("b.rs", &long), ("c.md", &long)]);
+        let tree = Tree::of(&[("a.rs", &fits), ("b.rs", &long), ("c.md", &long), ("d.java", &long)]);
         let faults = sizes(&tree);
-        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].starts_with("b.rs: 601 lines"), "{faults:?}");
+        assert!(faults[1].starts_with("d.java: 601 lines"), "{faults:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::tree::Tree;
-use crate::{Faults, edges, manifests, metadata, modules, named_paths, text};
+use crate::{Faults, edges, java, manifests, metadata, modules, named_paths, text};
 
 /// Runs every check and returns all that they find.
 ///
@@ -13,6 +13,7 @@ pub(crate) fn run(root: &Path) -> Result<Faults, String> {
     let tree = Tree::read(root)?;
     let packages = metadata::read(root)?;
     let mut faults = text::sizes(&tree);
+    faults.extend(java::long_functions(&tree));
     faults.extend(text::leftovers(&tree));
     faults.extend(text::machine_names(&tree, &places_of(root)));
     faults.extend(text::lock_sources(&tree));

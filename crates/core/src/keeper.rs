@@ -166,6 +166,8 @@ pub struct Keeper {
     /// Somebody waits for units that nobody has free, as of the last exchange.
     scarce: bool,
     scarce_apis: Vec<ApiId>,
+    /// Terms came into force that leave the pool less than is held of it, and it is still so.
+    tight: bool,
     done: u64,
     queued: u64,
     vtime: u64,
@@ -198,6 +200,7 @@ impl Keeper {
             epochs: 0,
             scarce: false,
             scarce_apis: Vec::new(),
+            tight: false,
             done: 0,
             queued: 0,
             vtime: 0,
@@ -244,6 +247,7 @@ impl Keeper {
         if heard && !self.is_recovering() {
             self.serve(report.gate, pushes);
         }
+        self.tight &= self.accounts.is_pool_over();
         self.answer(report, verdict)
     }
 
@@ -416,6 +420,7 @@ impl Keeper {
             target: self.target(),
             scarce: self.scarce && !recovering,
             scarce_apis: self.scarce_apis.clone(),
+            tight: self.tight,
             recovering,
             recall: record.and_then(|record| record.recall),
             kept: self.kept(),
@@ -479,11 +484,12 @@ impl Keeper {
         self.accounts.describe(&mut lines);
         let (from, until) = (self.recover_from.0, self.recover_until.0);
         lines.push(format!(
-            "life {} {} {} {}",
+            "life {} {} {} {} {}",
             self.incarnation,
             self.step,
             self.epochs,
-            u8::from(self.fair)
+            u8::from(self.fair),
+            u8::from(self.tight)
         ));
         lines.push(format!("clock {} {from} {until} {}", self.clock.0, self.ttl_us));
         lines.push(format!("rates {} {} {}", self.done, self.queued, self.vtime));

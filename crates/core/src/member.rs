@@ -9,9 +9,10 @@
 //! Credit is used until the last acknowledged report is ttl x 4/5 old. From then on only the units of running
 //! requests are used, for their successors no more, until an exchange is acknowledged: that is exact. With
 //! [`OnLoss::Share`] and [`OnLoss::PodLimit`] the gate then admits by itself, within a part of each pod or all of it.
-//! So it does while a ledger that lost its state lends nothing yet. Such emergency units are never said to be held;
-//! reports say what leases use. They end when the ledger lends again, and what runs then counts even above a limit. At
-//! its start a gate gives the ledger one heartbeat before it admits by itself.
+//! Such emergency units are never said to be held; reports say what leases use. They end when the ledger lends again, and
+//! what runs then counts even above a limit. At its start a gate gives the ledger one heartbeat before it admits by
+//! itself. While a ledger that lost its state is heard but lends nothing yet, [`OnLoss::PodLimit`] does the same, and
+//! [`OnLoss::Share`] uses a part of each pod once the ledger has written it down (`member/shares.rs`).
 //!
 //! # Modes
 //! - `off`: every ask is admitted at once, nothing is held, asked for or reported: to the ledger these requests do not
@@ -26,6 +27,7 @@ mod credit;
 mod due;
 mod moved;
 mod outlook;
+mod shares;
 mod surface;
 mod terms;
 mod words;
@@ -41,6 +43,7 @@ use crate::shared::{Account, GateId, Part, Recall, Rules, Stamp, Terms, Timing};
 use crate::time::Micros;
 use basis::{Basis, Loss};
 use outlook::Course;
+use shares::Shares;
 
 pub use basis::OnLoss;
 pub use surface::MemberView;
@@ -69,6 +72,7 @@ struct Advice {
     target: Units,
     scarce: bool,
     scarce_apis: Vec<ApiId>,
+    tight: bool,
     recovering: bool,
     recall: Option<Recall>,
     /// A claim: its pod, and the claimant's rank on this gate's clock.
@@ -216,6 +220,7 @@ pub struct Member {
     version: u64,
     health: Health,
     loss: Loss,
+    shares: Shares,
     course: Course,
     leaving: Leaving,
     /// Leases granted up to the last call.
@@ -284,6 +289,7 @@ impl Member {
             version: 0,
             health: Health::default(),
             loss: Loss::new(now + timing.heartbeat_us()),
+            shares: Shares::new(now),
             course: Course::default(),
             leaving: Leaving::Stays,
             granted: 0,
@@ -493,7 +499,9 @@ impl Member {
             if self.loss.basis == Basis::Ledger {
                 self.drop_credit();
             }
-            self.loss.from = now;
+            // Who sees it only when its epoch is over stood still itself. Then the ledger may well be there.
+            let stood_still = now >= self.valid_until + self.timing.margin_us();
+            self.loss.from = if stood_still { now + 2 * self.timing.timeout_us } else { now };
             self.look();
         }
         self.stand(now, out);
@@ -512,7 +520,7 @@ impl Member {
 
     /// Leases granted without the ledger since the last call.
     fn granted_by_itself(&self) -> u64 {
-        if self.loss.basis == Basis::Emergency { self.gate.granted - self.granted } else { 0 }
+        if self.is_by_itself() { self.gate.granted - self.granted } else { 0 }
     }
 
     /// A lease is about to end: what it frees stays here, or is kept for the ledger.

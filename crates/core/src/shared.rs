@@ -235,6 +235,8 @@ pub struct Reply {
     pub scarce: bool,
     /// Apis whose `max` somebody waits for.
     pub scarce_apis: Vec<ApiId>,
+    /// A limit of the whole pool was lowered below what is held: all idle credit comes back, and so does what comes free.
+    pub tight: bool,
     /// Nothing is lent yet after a loss; what is held may be used on.
     pub recovering: bool,
     /// The recall that stands.

@@ -1,6 +1,7 @@
 //! Several gates over one ledger. The only place that knows the simulator's shared pool.
 
 use sluicegate_config::{Config, LedgerSettings};
+use sluicegate_core::member::OnLoss;
 use sluicegate_core::policy::{Policy, PolicyError};
 use sluicegate_core::shared::{Rules, Timing};
 use sluicegate_sim::Load;
@@ -50,6 +51,8 @@ pub(crate) fn run(
         gates: shared.gates,
         timing,
         rules: Rules::default(),
+        on_loss: OnLoss::Refuse,
+        founded: true,
         network,
         load: Load::of_recorded(traffic.arrivals.clone()),
         arrivals: traffic.arrivals.len(),

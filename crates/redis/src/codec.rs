@@ -15,11 +15,11 @@
 //! `"apis":[["name",min,max|-1,protected 0|1]]}`.
 //!
 //! **Reply**: 1 verdict: `a`pplied, `s`tale, `r`esync · 2 incarnation and 3 epoch, the current ones · 4 number, the
-//! report's · 5 step · 6 target · 7 scarce, 0 or 1 · 8 recovering, 0 or 1 · 9 pace, us · 10 version · 11 gates ·
-//! 12 done · 13 queued · 14 vtime · 15 server's time, us · 16 pushes made · 17 accounts touched · 18 number of the
-//! recall, 0: none · 19 its units · 20 its api or empty · 21 kept pod or empty · 22 its age, us; then lists: lent
-//! (number, account, units, waiter's ticket or empty, flags: 1 special + 2 trickle) · scarce apis (name) ·
-//! over (account).
+//! report's · 5 step · 6 target · 7 scarce, 0 or 1 · 8 recovering, 0 or 1 · 9 tight, 0 or 1 · 10 pace, us ·
+//! 11 version · 12 gates · 13 done · 14 queued · 15 vtime · 16 server's time, us · 17 pushes made ·
+//! 18 accounts touched · 19 number of the recall, 0: none · 20 its units · 21 its api or empty · 22 kept pod or
+//! empty · 23 its age, us; then lists: lent (number, account, units, waiter's ticket or empty, flags: 1 special +
+//! 2 trickle) · scarce apis (name) · over (account).
 //!
 //! **Push**, joined by newlines: incarnation, epoch, number of the recall, its units, its api, kept pod, its age,
 //! lent as in a reply.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use sluicegate_core::member::OnLoss;
 use sluicegate_core::policy::{Amount, ApiPolicy, Policy};
 use sluicegate_core::shared::{Rules, Timing};
 use sluicegate_sim::faults::schedule;
@@ -50,7 +51,8 @@ fn setup(words: &Words) -> Setup {
     let faults = schedule(seed, words.number("faults", 0.0) as usize, span_us, gates, timing.ttl_us);
     let rules = rules_without(words.text("off"));
     let network = if words.text("network") == "rough" { Network::rough() } else { Network::quiet() };
-    Setup { policy, gates, timing, rules, network, load, arrivals, faults, seed }
+    let on_loss = OnLoss::Refuse;
+    Setup { policy, gates, timing, rules, on_loss, founded: true, network, load, arrivals, faults, seed }
 }
 
 fn policy(words: &Words, wait_us: u64) -> Policy {

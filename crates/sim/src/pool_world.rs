@@ -16,7 +16,7 @@ use sluicegate_core::exchange::Entry;
 use sluicegate_core::gate::{Answer, Ask, Granted, Output};
 use sluicegate_core::ids::{ApiId, LeaseId, Ticket};
 use sluicegate_core::keeper::{Keeper, KeeperCounts};
-use sluicegate_core::member::Member;
+use sluicegate_core::member::{Member, OnLoss};
 use sluicegate_core::policy::{Policy, PolicyError, Units};
 use sluicegate_core::refusal::Reason;
 use sluicegate_core::shared::{GateId, Push, Reply, Report, Rules, Timing};
@@ -39,6 +39,10 @@ pub struct Setup {
     pub timing: Timing,
     /// Which of the ledger's rules hold.
     pub rules: Rules,
+    /// What gates do without the ledger.
+    pub on_loss: OnLoss,
+    /// The ledger is known to have no past, so it need not wait for one to end.
+    pub founded: bool,
     /// The way between gates and ledger.
     pub network: Network,
     /// The traffic of the whole pool, spread over the gates at random.
@@ -167,7 +171,9 @@ impl PoolWorld {
     /// [`PolicyError`] if the policy breaks its invariant.
     pub fn new(setup: &Setup) -> Result<PoolWorld, PolicyError> {
         let mut keeper = Keeper::new(setup.rules);
-        keeper.found(1, 1);
+        if setup.founded {
+            keeper.found(1, 1);
+        }
         let weights = setup.policy.apis.iter().map(|api| (api.weight, Some(0)));
         let mut world = PoolWorld {
             now: 0,
@@ -214,7 +220,8 @@ impl PoolWorld {
         let id = GateId(self.random.u128(1..));
         let newest = self.reigns.len() - 1;
         let policy = &self.reigns[newest].policy;
-        let member = Member::new(policy, setup.timing, setup.rules, id, seeds, now)?;
+        let mut member = Member::new(policy, setup.timing, setup.rules, id, seeds, now)?;
+        member.set_on_loss(setup.on_loss);
         self.put(self.now + index as u64, Event::Wake { gate: index, life: self.lives });
         Ok(Gate {
             member,

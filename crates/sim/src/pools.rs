@@ -1,6 +1,7 @@
 //! Small pools of all kinds, each with its traffic, its network and what goes wrong in it, from a seed.
 
 use fastrand::Rng;
+use sluicegate_core::member::OnLoss;
 use sluicegate_core::policy::{
     Admission, Amount, ApiPolicy, Order, Placement, PodPolicy, Policy, Trickle, Units,
 };
@@ -34,7 +35,19 @@ pub fn random_setup(seed: u64, faults: usize) -> Setup {
     let span_us = (arrivals as f64 / rate * 1e6) as u64;
     let faults = schedule(seed, faults + random.usize(..4), span_us, gates, timing.ttl_us);
     let network = if random.u32(..4) == 0 { Network::quiet() } else { Network::rough() };
-    Setup { policy, gates, timing, rules: Rules::default(), network, load, arrivals, faults, seed }
+    Setup {
+        policy,
+        gates,
+        timing,
+        rules: Rules::default(),
+        on_loss: OnLoss::Refuse,
+        founded: true,
+        network,
+        load,
+        arrivals,
+        faults,
+        seed,
+    }
 }
 
 fn random_policy(random: &mut Rng) -> Policy {

@@ -109,6 +109,8 @@ fn simulated(world: &World, load: Load, arrivals: usize) -> Outcome<pool_world::
         gates: world.gates,
         timing: world.timing(),
         rules: Rules::default(),
+        on_loss: sluicegate_core::member::OnLoss::Refuse,
+        founded: true,
         network: Network::quiet(),
         load,
         arrivals,

@@ -48,6 +48,8 @@ pub(super) fn rows(all: &[Took], arrivals: usize) -> Outcome<Vec<String>> {
         policy,
         gates: GATES,
         rules: Rules::default(),
+        on_loss: sluicegate_core::member::OnLoss::Refuse,
+        founded: true,
         network: Network::quiet(),
         load,
         arrivals,

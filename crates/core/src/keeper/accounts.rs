@@ -211,6 +211,12 @@ impl Accounts {
         most.saturating_sub(used + self.reserve + self.unfilled)
     }
 
+    /// Whether more is held than condition 3 leaves ordinary apis.
+    pub(super) fn is_pool_over(&self) -> bool {
+        let (used, most) = self.pool();
+        used + self.reserve + self.unfilled > most
+    }
+
     /// Condition 3 for one api.
     pub(super) fn pool_has(&self, api: ApiId, weight: Units) -> bool {
         let rule = self.apis.get(&api).copied().unwrap_or_default();

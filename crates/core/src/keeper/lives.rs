@@ -44,6 +44,7 @@ impl Keeper {
         self.line.clear();
         self.claim = None;
         self.scarce = false;
+        self.tight = false;
         self.scarce_apis.clear();
         self.accounts = Accounts::default();
         self.accounts.fill(self.clock);
@@ -213,7 +214,9 @@ impl Keeper {
         let Some(first) = all.next() else { return };
         let merged = all.fold(first.clone(), |merged, terms| merged.stricter(terms));
         self.fair = merged.fair;
-        for account in self.accounts.configure(self.clock, &merged) {
+        let gone = self.accounts.configure(self.clock, &merged);
+        self.tight = self.accounts.is_pool_over();
+        for account in gone {
             for record in self.records.values_mut() {
                 record.holds.remove(&account);
                 // Their numbers stay, so that there is no gap.

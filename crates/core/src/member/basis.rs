@@ -15,7 +15,8 @@ pub enum OnLoss {
     #[default]
     Refuse,
     /// It may fill its share of each pod: capacity / the most gates seen within a ttl, at least the heaviest api's
-    /// weight; what its leases hold there counts.
+    /// weight; what its leases hold there counts. While the ledger is heard but recovers, a share is used only when
+    /// the ledger has written it down.
     Share,
     /// It may fill each pod as if it were alone; the pods' own locks are the guard.
     PodLimit,
@@ -27,6 +28,8 @@ pub(super) enum Basis {
     Ledger,
     /// By itself, as [`OnLoss`] says.
     Emergency,
+    /// Its share, as far as a ledger that lends nothing yet has written it down.
+    Shares,
     /// Mode `off`: the ledger knows nothing of it.
     Off,
 }
@@ -84,7 +87,11 @@ impl Member {
         let alone = self.lapsed && now >= self.loss.from;
         let recovering = self.advice.recovering && !self.syncing && !self.lapsed;
         let may = self.gate.mode == Mode::Enforce && self.loss.on_loss != OnLoss::Refuse;
-        if may && (alone || recovering) { Basis::Emergency } else { Basis::Ledger }
+        match self.loss.on_loss {
+            OnLoss::Share if may && recovering => Basis::Shares,
+            _ if may && (alone || recovering) => Basis::Emergency,
+            _ => Basis::Ledger,
+        }
     }
 
     /// Sees to it that the units that asks may use rest on what they should now.
@@ -100,9 +107,12 @@ impl Member {
     pub(super) fn rebase(&mut self, basis: Basis) {
         self.counts.emergency += self.granted_by_itself();
         self.granted = self.gate.granted;
-        self.loss.basis = basis;
+        let before = std::mem::replace(&mut self.loss.basis, basis);
         for pod in self.pods() {
             self.gate.ledger.pods.owe_settling(pod);
+        }
+        if basis == Basis::Shares {
+            self.begin_shares(before == Basis::Ledger);
         }
         self.allot_all();
         self.trickle_lent = self.trickled();
@@ -129,22 +139,51 @@ impl Member {
     }
 
     pub(super) fn allotted(&self, pod: PodId) -> Units {
-        let capacity = self.gate.ledger.pods.get(pod).map_or(0, |pod| pod.rule.capacity);
-        match self.loss.basis {
-            Basis::Ledger => 0,
-            Basis::Emergency => self.loss.part(capacity, self.gate.ledger.ranker.heaviest()),
-            Basis::Off => capacity,
-        }
+        self.allotted_of(Account::Pod(pod))
     }
 
     fn allotted_api(&self, api: ApiId) -> Units {
-        let whole = self.gate.whole.as_ref().and_then(|whole| whole.apis[api.index()].max);
-        let limit = whole.unwrap_or(0);
+        self.allotted_of(Account::Api(api))
+    }
+
+    fn allotted_of(&self, account: Account) -> Units {
         match self.loss.basis {
             Basis::Ledger => 0,
-            Basis::Emergency => self.loss.part(limit, self.gate.apis[api.index()].rule.weight),
-            Basis::Off => limit,
+            Basis::Emergency => self.part_of(account),
+            Basis::Shares => self.shares.confirmed(account),
+            Basis::Off => self.limit_of(account),
         }
+    }
+
+    /// What one account has for the whole pool.
+    fn limit_of(&self, account: Account) -> Units {
+        match account {
+            Account::Pod(pod) => self.gate.ledger.pods.get(pod).map_or(0, |pod| pod.rule.capacity),
+            Account::Api(api) => {
+                let whole = self.gate.whole.as_ref().and_then(|whole| whole.apis[api.index()].max);
+                whole.unwrap_or(0)
+            }
+            Account::Trickle => 0,
+        }
+    }
+
+    /// What this gate may have of it without being lent it.
+    pub(super) fn part_of(&self, account: Account) -> Units {
+        let least = match account {
+            Account::Api(api) => self.gate.apis[api.index()].rule.weight,
+            Account::Pod(_) | Account::Trickle => self.gate.ledger.ranker.heaviest(),
+        };
+        self.loss.part(self.limit_of(account), least)
+    }
+
+    /// The same without room for a heavy ask: those of all gates together are no more than there is.
+    pub(super) fn even_part_of(&self, account: Account) -> Units {
+        self.limit_of(account) / self.loss.most_gates()
+    }
+
+    /// Whether it admits what nobody lent it.
+    pub(super) fn is_by_itself(&self) -> bool {
+        matches!(self.loss.basis, Basis::Emergency | Basis::Shares)
     }
 
     /// A lease of a gate that admits by itself is about to end: above its share nothing is used again.

@@ -34,13 +34,18 @@ impl Member {
 
     /// What this gate says that it holds.
     pub(super) fn held(&self, account: Account) -> Units {
-        let by_itself = self.loss.basis == Basis::Emergency;
+        let by_itself = self.is_by_itself();
+        // Shares are said before they are used.
+        let asked = if self.loss.basis == Basis::Shares { self.shares.asked(account) } else { 0 };
         match account {
             _ if self.loss.basis == Basis::Off => 0,
-            Account::Pod(pod) if by_itself => self.gate.ledger.pods.busy(pod),
+            Account::Pod(pod) if by_itself => self.gate.ledger.pods.busy(pod).max(asked),
             Account::Pod(pod) => self.lent(pod),
             Account::Api(api) if !self.is_limited(api) => 0,
-            Account::Api(api) if by_itself => self.gate.ledger.book.apis[api.index()].used as Units,
+            Account::Api(api) if by_itself => {
+                let used = self.gate.ledger.book.apis[api.index()].used as Units;
+                used.max(asked)
+            }
             Account::Api(api) => self.allowance(api),
             Account::Trickle => self.trickle_lent,
         }
@@ -140,7 +145,8 @@ impl Member {
 
     /// Whether units that are about to come free on `pod` are the ledger's.
     pub(super) fn goes_back(&self, pod: PodId, api: ApiId, weight: Units) -> bool {
-        let owed = self.lapsed || self.wants_nothing() || self.kinds[api.index()].special;
+        let special = self.kinds[api.index()].special;
+        let owed = self.lapsed || self.wants_nothing() || special || self.advice.tight;
         if owed || self.health.shut.contains(&pod) || self.advice.over.contains(&Account::Pod(pod)) {
             return true;
         }
@@ -186,7 +192,7 @@ impl Member {
         if self.wants_nothing() {
             self.drop_credit();
         }
-        if self.advice.scarce && self.rules.fragments {
+        if self.advice.tight || (self.advice.scarce && self.rules.fragments) {
             // Own waiters that fit it were served already.
             self.pods().into_iter().for_each(|pod| self.cut(pod, Units::MAX));
         }

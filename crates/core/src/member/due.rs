@@ -57,6 +57,10 @@ impl Member {
         if self.is_low() || self.owes_some() {
             return sent + self.pace_us.max(self.calm_us);
         }
+        if self.loss.basis == Basis::Shares {
+            // Gates that come and go change the shares of all.
+            return sent + self.pace_us.max(self.timing.heartbeat_us() / 10);
+        }
         let heartbeat = sent + self.timing.heartbeat_us();
         if !waits {
             return heartbeat;
@@ -103,7 +107,8 @@ impl Member {
     fn owes_now(&self) -> bool {
         let advice = &self.advice;
         let recalled = advice.recall.is_some_and(|recall| recall.number > self.recalled);
-        !self.lapsed && (recalled || (self.idle() > 0 && (self.holds_claimed() || self.wants_nothing())))
+        let wanted = || self.holds_claimed() || self.wants_nothing() || advice.tight;
+        !self.lapsed && (recalled || (self.idle() > 0 && wanted()))
     }
 
     /// Whether credit is so badly wanted somewhere that it is worth an exchange.

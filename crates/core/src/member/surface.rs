@@ -106,7 +106,7 @@ impl Member {
             lapsed: self.lapsed,
             syncing: self.syncing,
             recovering: self.advice.recovering,
-            emergency: self.loss.basis == Basis::Emergency,
+            emergency: self.is_by_itself(),
             off: self.loss.basis == Basis::Off,
             leaving: self.leaving != super::Leaving::Stays,
             gates: self.advice.gates,

@@ -21,6 +21,7 @@ impl Member {
             self.trickle_lent = self.trickled();
             self.note(Account::Trickle);
         }
+        self.ask_shares(now);
         if self.loss.basis != Basis::Ledger {
             self.note_all();
         }
@@ -161,6 +162,7 @@ impl Member {
             target: reply.target,
             scarce: reply.scarce,
             scarce_apis: reply.scarce_apis.clone(),
+            tight: reply.tight,
             recovering: reply.recovering,
             recall: reply.recall,
             kept: reply.kept.and_then(|kept| self.on_own_clock(now, kept)),
@@ -169,7 +171,10 @@ impl Member {
             gates: reply.gates,
         };
         self.stand(now, out);
-        if self.loss.basis == Basis::Emergency {
+        if self.loss.basis == Basis::Shares && reply.verdict == Verdict::Applied {
+            self.hear_shares();
+        }
+        if self.is_by_itself() {
             // There may be more gates than before, or fewer.
             self.allot_all();
             self.dispatch(now, out);
@@ -220,12 +225,16 @@ impl Member {
         self.counts.resyncs += 1;
         // Before everything is said nothing more is taken than leases use.
         self.loss.from = self.loss.from.max(now + 2 * self.timing.timeout_us);
+        // Whoever admitted by itself had no more than a share. Others may still use what they were lent, and say so
+        // with their next report.
+        let hear_us = if self.loss.basis == Basis::Emergency { 0 } else { self.timing.heartbeat_us() };
         match self.loss.basis {
-            Basis::Emergency => self.rebase(Basis::Ledger),
+            Basis::Emergency | Basis::Shares => self.rebase(Basis::Ledger),
             Basis::Ledger if self.rules.drop_on_return => self.drop_credit(),
             Basis::Ledger | Basis::Off => {}
         }
         if stamp.incarnation != self.stamp.incarnation {
+            self.shares.from = now + (hear_us + 2 * self.timing.timeout_us);
             // Requests that gates nobody knows any more admitted before the loss last as long as ours did. A gate
             // that comes to a ledger for the first time knows of none.
             let knew = self.stamp.incarnation != 0 && self.gate.granted > 0;

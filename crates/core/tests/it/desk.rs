@@ -92,6 +92,7 @@ impl Desk {
             target: 0,
             scarce: false,
             scarce_apis: Vec::new(),
+            tight: false,
             recovering: false,
             recall: None,
             kept: None,

@@ -3,8 +3,8 @@
 use sluicegate_core::exchange::Place;
 use sluicegate_core::gate::{Answer, Ask};
 use sluicegate_core::member::OnLoss;
-use sluicegate_core::policy::{Amount, Mode, Policy};
-use sluicegate_core::shared::{Account, Recall, Stamp, Verdict};
+use sluicegate_core::policy::{Amount, Mode, Policy, Units};
+use sluicegate_core::shared::{Account, Recall, Reply, Report, Stamp, Verdict};
 
 use crate::desk::{Desk, HEAVY, LIFE, LIGHT, OTHER, POD, held, policy, timing};
 
@@ -58,6 +58,19 @@ fn with_share_a_gate_fills_its_part_of_each_pod_and_says_what_leases_use() {
     assert!(!desk.member.view(desk.at()).emergency);
     desk.release(&new[0]);
     assert_eq!(desk.fill().len(), 1, "its successor uses what it held");
+}
+
+#[test]
+fn a_gate_that_stood_still_asks_the_ledger_before_it_admits_by_itself() {
+    let mut desk = cut_off(&policy(), OnLoss::Share, 2);
+    desk.now += timing().ttl_us + 1_000_000;
+    assert_eq!(desk.fill().len(), 0);
+    assert!(desk.poll().is_some(), "it asks at once");
+    desk.now += timing().timeout_us;
+    assert_eq!(desk.fill().len(), 0);
+    // Nobody answers: now it does.
+    desk.now += timing().timeout_us;
+    assert_eq!(desk.fill().len(), 10);
 }
 
 #[test]
@@ -140,29 +153,51 @@ fn a_gate_that_starts_without_a_ledger_waits_a_heartbeat_for_it() {
     assert_eq!(desk.fill().len(), 19, "as far as it knows it is alone");
 }
 
+/// A gate that met a ledger without a past, and said everything to it. `gates` are known there.
+fn newcomer(on_loss: OnLoss, gates: u32) -> Desk {
+    let mut desk = Desk::alone(&policy(), on_loss);
+    desk.exchange(|reply| {
+        reply.verdict = Verdict::Resync(LIFE);
+        recovers(reply, gates);
+    });
+    assert_eq!(desk.fill().len(), 0, "nothing before everything is said");
+    desk.exchange(|reply| recovers(reply, gates));
+    desk
+}
+
+fn recovers(reply: &mut Reply, gates: u32) {
+    reply.recovering = true;
+    reply.gates = gates;
+}
+
+/// Exchanges until the gate asks for more of `POD` than `before`, or anything else; answers what it says.
+fn asks_other_than(desk: &mut Desk, before: Units, change: impl Fn(&mut Reply)) -> Report {
+    for _ in 0..100 {
+        let report = desk.report();
+        if held(&report, Account::Pod(POD)).is_some_and(|units| units != before) {
+            return report;
+        }
+        desk.answer(&report, &change);
+    }
+    panic!("it goes on with {before}");
+}
+
 #[test]
 fn while_the_ledger_recovers_a_gate_serves_by_itself() {
     for (on_loss, served) in [(OnLoss::Refuse, 0), (OnLoss::Share, 10), (OnLoss::PodLimit, 20)] {
-        let mut desk = Desk::alone(&policy(), on_loss);
-        let recovers = |reply: &mut sluicegate_core::shared::Reply| {
-            reply.recovering = true;
-            reply.gates = 2;
-        };
-        desk.exchange(|reply| {
-            reply.verdict = Verdict::Resync(LIFE);
-            recovers(reply);
-        });
-        assert_eq!(desk.fill().len(), 0, "nothing before everything is said");
-        desk.exchange(recovers);
+        let mut desk = newcomer(on_loss, 2);
+        let begun = desk.now;
+        while on_loss == OnLoss::Share && desk.now < begun + 2 * timing().heartbeat_us() {
+            desk.exchange(|reply| recovers(reply, 2));
+        }
         let all = desk.fill();
         assert_eq!(all.len(), served, "{on_loss:?}");
-        let report = desk.exchange(recovers);
-        let said: u32 = report.holds.iter().map(|(_, units)| *units).sum();
-        assert_eq!((said as usize, report.idle), (served, 0));
+        desk.advance(0);
+        assert_eq!(desk.member.view(desk.at()).counts.emergency, served as u64);
         // It is over when the ledger lends again; what runs stays.
         desk.exchange(|_| ());
         assert_eq!(desk.fill().len(), 0);
-        assert_eq!(desk.member.view(desk.at()).counts.emergency, served as u64);
+        assert!(!desk.member.view(desk.at()).emergency);
         if let Some(one) = all.first() {
             desk.release(one);
             assert_eq!(desk.fill().len(), 1);
@@ -171,6 +206,84 @@ fn while_the_ledger_recovers_a_gate_serves_by_itself() {
         desk.credit(POD, 1);
         assert_eq!(desk.fill().len(), usize::from(served < 20), "{on_loss:?}");
     }
+}
+
+#[test]
+fn a_share_is_used_only_when_a_ledger_that_recovers_has_written_it_down() {
+    let mut desk = newcomer(OnLoss::Share, 2);
+    let begun = desk.now;
+    // First the other gates must have had the time to say what they still use of an earlier life.
+    let report = asks_other_than(&mut desk, 0, |reply| recovers(reply, 2));
+    assert!(desk.now >= begun + timing().heartbeat_us(), "others may still hold what nobody said");
+    assert_eq!((held(&report, Account::Pod(POD)), held(&report, Account::Pod(OTHER))), (Some(5), Some(5)));
+    assert_eq!((desk.fill().len(), report.idle), (0, 0), "it is on its way");
+    desk.answer(&report, |reply| recovers(reply, 2));
+    let running = desk.fill();
+    assert_eq!(running.len(), 10);
+    // One more gate: each share is a third, and what comes free above it is not used again.
+    let report = desk.exchange(|reply| {
+        recovers(reply, 3);
+        reply.over = vec![Account::Pod(POD)];
+    });
+    assert!(desk.now < begun + 2 * timing().heartbeat_us(), "it hears of others soon");
+    assert_eq!(held(&report, Account::Pod(POD)), None, "as before");
+    let on = |pod| running.iter().filter(move |granted| granted.pod == pod);
+    on(POD).take(3).for_each(|granted| desk.release(granted));
+    assert_eq!(desk.fill().len(), 1, "three of ten are its share, two run");
+    // The other pod has room for all that is held, so it stays as it is.
+    on(OTHER).take(1).for_each(|granted| desk.release(granted));
+    assert_eq!(desk.fill().len(), 1);
+    let report = desk.exchange(|reply| recovers(reply, 3));
+    assert_eq!(held(&report, Account::Pod(POD)), Some(3));
+}
+
+#[test]
+fn a_share_for_which_there_is_no_room_is_asked_for_by_halves() {
+    let mut desk = newcomer(OnLoss::Share, 2);
+    let over = |reply: &mut Reply| {
+        recovers(reply, 2);
+        reply.over = vec![Account::Pod(POD)];
+    };
+    let mut asked = vec![0];
+    for _ in 0..5 {
+        let report = asks_other_than(&mut desk, asked[asked.len() - 1], over);
+        asked.push(held(&report, Account::Pod(POD)).expect("it is listed"));
+        desk.answer(&report, over);
+        assert_eq!(desk.fill_up_to(20), if asked.len() == 2 { 5 } else { 0 }, "those of the other pod");
+    }
+    assert_eq!(asked, [0, 5, 2, 1, 0, 5]);
+    let report = asks_other_than(&mut desk, 5, over);
+    assert_eq!(held(&report, Account::Pod(POD)), Some(2));
+    desk.answer(&report, |reply| recovers(reply, 2));
+    assert_eq!(desk.fill().len(), 2);
+    let report = asks_other_than(&mut desk, 2, over);
+    assert_eq!(held(&report, Account::Pod(POD)), Some(5), "all the rest of the share");
+}
+
+#[test]
+fn after_a_loss_a_gate_goes_on_with_what_it_held_and_lets_go_when_it_is_too_much() {
+    let mut desk = Desk::new(&policy());
+    desk.member.set_on_loss(OnLoss::Share);
+    desk.credit(POD, 9);
+    let running = desk.fill();
+    desk.life = Stamp { incarnation: 8, epoch: 1 };
+    let life = desk.life;
+    desk.exchange(|reply| {
+        reply.verdict = Verdict::Resync(life);
+        recovers(reply, 2);
+    });
+    let report = desk.exchange(|reply| recovers(reply, 2));
+    assert_eq!(held(&report, Account::Pod(POD)), Some(9));
+    desk.release(&running[0]);
+    assert_eq!(desk.fill().len(), 1, "nobody else wants it");
+    desk.exchange(|reply| {
+        recovers(reply, 2);
+        reply.over = vec![Account::Pod(POD)];
+    });
+    running[1..5].iter().for_each(|granted| desk.release(granted));
+    assert_eq!(desk.fill().len(), 0, "half of the pod is its share");
+    desk.release(&running[5]);
+    assert_eq!(desk.fill().len(), 1);
 }
 
 #[test]

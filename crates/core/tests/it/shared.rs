@@ -4,7 +4,7 @@ use sluicegate_core::gate::{Answer, Ask, Granted, Output};
 use sluicegate_core::ids::{ApiId, PodId};
 use sluicegate_core::keeper::Keeper;
 use sluicegate_core::member::Member;
-use sluicegate_core::policy::Policy;
+use sluicegate_core::policy::{Amount, Policy};
 use sluicegate_core::shared::{Account, GateId, Lent, Push, Report, Rules, Stamp, Timing, Verdict};
 use sluicegate_core::time::Micros;
 
@@ -333,4 +333,34 @@ fn a_lowered_capacity_comes_back_as_requests_complete() {
         assert_eq!(admitted, (ended + 1).saturating_sub(6), "after {} ended", ended + 1);
     }
     assert_eq!(table.keeper.held(POD) + u64::from(table.keeper.open(POD)), 4);
+}
+
+/// As a pod's, a limit of the whole pool: also where nobody who waits asks for what gates still hold.
+#[test]
+fn a_lowered_limit_of_the_whole_pool_recalls_idle_credit_and_what_completes() {
+    let mut table = Table::new(20, 2);
+    let held: Vec<Granted> = table.fill(0).into_iter().take(20).collect();
+    held[12..].iter().for_each(|granted| table.release(0, granted));
+    table.settle();
+    assert!(table.keeper.held(POD) > 12, "some of what completed stays where it was as credit");
+    table.policy.admission.capacity = Some(Amount::Units(10));
+    for gate in &mut table.gates {
+        gate.configure(Micros(table.now), &table.policy, &mut table.out).expect("the policy is sound");
+    }
+    table.now += 1_000_000;
+    table.settle();
+    assert_eq!(table.keeper.held(POD), 12, "idle credit is gone, running requests stay");
+    // Its own waiters do not go on with what completes while that is too much.
+    for granted in &held[..2] {
+        let Answer::Waits(_) = table.ask(0, LIGHT) else { panic!("nothing is free") };
+        table.release(0, granted);
+        assert_eq!(table.granted(), []);
+        table.settle();
+        assert_eq!(table.granted(), []);
+    }
+    assert_eq!(table.keeper.held(POD), 10);
+    table.release(0, &held[2]);
+    table.settle();
+    assert_eq!(table.granted().len(), 1, "now each that ends lets one in");
+    assert_eq!(table.keeper.held(POD), 10);
 }

@@ -26,6 +26,7 @@ pub(crate) fn reply(names: &Names, report: &Report, value: &Value) -> Result<Exc
     let target = fields.number("target")?;
     let scarce = fields.flag("scarce")?;
     let recovering = fields.flag("recovering")?;
+    let tight = fields.flag("tight")?;
     let pace_us = fields.number("pace_us")?;
     let version = fields.number("version")?;
     let gates = fields.number("gates")?;
@@ -61,6 +62,7 @@ pub(crate) fn reply(names: &Names, report: &Report, value: &Value) -> Result<Exc
         target,
         scarce,
         scarce_apis,
+        tight,
         recovering,
         recall,
         kept,
@@ -198,7 +200,7 @@ mod tests {
         Value::Array(words.split(' ').enumerate().map(word).collect())
     }
 
-    const HEAD: &str = "a 5 2 40 9 12 0 1 400 7 4 100 60 0 1700000000000000 2 17";
+    const HEAD: &str = "a 5 2 40 9 12 0 1 1 400 7 4 100 60 0 1700000000000000 2 17";
 
     fn read(tail: &str) -> Result<Exchanged, String> {
         reply(&names(), &asked(), &value(&format!("{HEAD} {tail}")))
@@ -216,6 +218,7 @@ mod tests {
             target: 12,
             scarce: false,
             scarce_apis: vec![],
+            tight: true,
             recovering: true,
             recall: None,
             kept: None,
@@ -254,7 +257,7 @@ mod tests {
     fn a_resync_brings_the_new_stamp_and_a_stale_one_the_old() {
         let tail = r#"0 0 "" "" 0 0 0 0"#;
         let said = |head: &str| {
-            let words = format!("{head} 40 9 12 0 1 400 7 4 100 60 0 1700000000000000 2 17 {tail}");
+            let words = format!("{head} 40 9 12 0 1 0 400 7 4 100 60 0 1700000000000000 2 17 {tail}");
             reply(&names(), &asked(), &value(&words)).expect("well formed").reply
         };
         let fresh = Stamp { incarnation: 6, epoch: 1 };
@@ -275,7 +278,7 @@ mod tests {
     fn malformed_replies_are_named() {
         let tail = r#"0 0 "" "" 0 0 0 0"#;
         let cases = [
-            (format!("{HEAD} 0 0"), "the reply ends before field 20 (`its api`)"),
+            (format!("{HEAD} 0 0"), "the reply ends before field 21 (`its api`)"),
             (format!("{HEAD} {tail} 1"), "1 fields too many"),
             (format!("x{} {tail}", &HEAD[1..]), "`a`, `s` or `r`"),
             (format!("{} {tail}", HEAD.replace(" 40 ", " 41 ")), "field 4 (`number`) of the reply is `41`"),

@@ -9,8 +9,9 @@ local function doubles(text) return { struct.unpack(string.rep('d', #text / 8), 
 local m, claim = unpack_(call('HGET', S, 'c')), {}
 m.clock, m.seen, m.step, m.ttl, m.epochs, m.vtime, m.fair, m.kinds, m.scarce, m.capacity, m.reserve, m.share, m.milli,
   m.tokens, m.tokens_at, m.pooled, m.outside, m.unfilled, m.done, m.queued, m.from, m.until_, m.reap_at, m.limited,
-  m.some_over, m.some_outs, m.some_remains, m.some_apis, m.some_sapis, claim[1], m.inc, m.server, claim[2], claim[3], claim[4] =
-  struct.unpack('ddddddddddddddddddddddddddddddsssss', call('HGET', S, 'm'))
+  m.some_over, m.some_outs, m.some_remains, m.some_apis, m.some_sapis, m.tight, claim[1], m.inc, m.server, claim[2],
+  claim[3], claim[4] =
+  struct.unpack('dddddddddddddddddddddddddddddddsssss', call('HGET', S, 'm'))
 
 -- Units by epoch and account, and whom each epoch is of.
 local held, pending, over, limited = {}, {}, {}, 0
@@ -37,7 +38,7 @@ for i = 3, #open, 2 do line('open %s %s', open[i + 1], open[i]) end
 for api, rule in pairs(m.apis) do line('api a:%s %d %d %d', api, rule[1], rule[2], rule[3]) end
 line('pool %d %d %d %d', m.capacity, m.reserve, m.share, m.milli)
 line('sums %d %d %d %.0f', m.pooled, m.outside, m.unfilled, m.tokens)
-line('life %s %d %d %d', m.inc, m.step, m.epochs, m.fair)
+line('life %s %d %d %d %d', m.inc, m.step, m.epochs, m.fair, m.tight)
 line('clock %.0f %.0f %.0f %d', m.clock, m.from, m.until_, m.ttl)
 line('rates %.0f %.0f %.0f', m.done, m.queued, m.vtime)
 for digest, gates in pairs(m.digests) do line('terms %s %d', digest, gates) end

@@ -64,10 +64,7 @@ impl PoolWorld {
         let reserved = ordinary.saturating_sub(trickled) + u64::from(admission.reserve.ceil_of(capacity))
             <= plain + borne;
         let below = apis[api].max.is_none_or(|max| self.of_api[api] <= u64::from(max.floor_of(capacity)));
-        // Known limit: a limit of the whole pool that is lowered while running takes hold only as waiters want the units
-        // that gates already hold. Limits of pods and apis are recalled at once.
-        let changed = self.reigns.len() > 1;
-        below && (changed || (room && (reserved || apis[api].protected)))
+        below && room && (reserved || apis[api].protected)
     }
 
     pub(super) fn note_room(&mut self) {
@@ -98,6 +95,7 @@ impl PoolWorld {
             sum.for_waiters += counts.for_waiters;
             sum.for_credit += counts.for_credit;
             sum.for_others += counts.for_others;
+            sum.emergency += counts.emergency;
         }
         let rules = &self.reigns.last().expect("there are always some").policy;
         for (index, pod) in rules.pods.iter().enumerate() {

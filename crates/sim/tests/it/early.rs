@@ -1,5 +1,6 @@
 //! Early refusal: whoever is refused at once would have waited in vain.
 
+use sluicegate_core::member::OnLoss;
 use sluicegate_core::policy::{Order, Policy};
 use sluicegate_core::refusal::{Reason, Refusal};
 use sluicegate_core::shared::{Rules, Timing};
@@ -88,6 +89,8 @@ fn many_gates_refuse_early_only_whom_the_pool_could_not_serve() {
                 gates,
                 timing: Timing::of_wait(wait_us),
                 rules: Rules::default(),
+                on_loss: OnLoss::Refuse,
+                founded: true,
                 network: Network::quiet(),
                 load: load.clone(),
                 arrivals: long((factor * 3_200.0) as usize),

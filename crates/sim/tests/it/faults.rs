@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use sluicegate_core::member::OnLoss;
 use sluicegate_sim::faults::Fault;
+use sluicegate_sim::network::Network;
 use sluicegate_sim::pool_world::STATES;
 use sluicegate_sim::pools::random_setup;
 
@@ -58,6 +60,29 @@ fn one_seed_of_faults() {
     println!("{:#?}\n{:?}\n{:?}\n{:?}", setup.policy, setup.timing, setup.network, setup.faults);
     println!("{:?}\n{:?}", outcome.ledger, outcome.gates);
     assert_eq!(wrong(&outcome), None, "seed {seed}");
+}
+
+/// With `share` gates admit by themselves while a ledger without a past or without a memory lends nothing. What they hold of
+/// their shares is written down first, so no pod and no `max` is exceeded, whoever comes first and however many come.
+#[test]
+fn a_share_exceeds_nothing_while_every_gate_hears_the_ledger() {
+    let seeds = if is_full() { 20_000 } else { 2_000 };
+    let (mut emergency, mut losses) = (0, 0);
+    for seed in 0..seeds {
+        let mut setup = random_setup(seed, FAULTS);
+        setup.on_loss = OnLoss::Share;
+        setup.founded = seed % 2 == 0;
+        setup.network = Network::quiet();
+        setup.faults.retain(|(_, fault)| matches!(fault, Fault::Flush | Fault::Evict | Fault::Reload { .. }));
+        let outcome = go(&setup);
+        let again = format!("seed {seed} of shares");
+        assert_eq!((outcome.over, outcome.leaked, outcome.forgotten), (0, 0, 0), "{again}");
+        assert!(outcome.faults_in_books.is_empty(), "{again}: {:?}", outcome.faults_in_books);
+        emergency += outcome.gates.emergency;
+        losses += outcome.ledger.losses;
+    }
+    println!("{losses} losses, {emergency} leases by share");
+    assert!(emergency > 10 * seeds && losses > seeds / 2, "{losses} losses, {emergency} leases by share");
 }
 
 /// Each truth rule, switched off, is seen by the judge. With it the same seeds are clean, as the test above says.

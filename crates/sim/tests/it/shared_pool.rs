@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a person reads the figures with --nocapture")]
 
+use sluicegate_core::member::OnLoss;
 use sluicegate_core::policy::{Amount, ApiPolicy, Policy};
 use sluicegate_core::shared::{Rules, Timing};
 use sluicegate_sim::Load;
@@ -25,6 +26,8 @@ fn pool(pods: usize, load: f64, wait_ms: u64, service_ms: u64) -> Setup {
         gates: 4,
         timing: Timing::of_wait(wait_ms * 1000),
         rules: Rules::default(),
+        on_loss: OnLoss::Refuse,
+        founded: true,
         network: Network::quiet(),
         load: Load::of_pool(&policy, load, service_ms * 1000),
         arrivals: if is_full() { 1_000_000 } else { 200_000 },

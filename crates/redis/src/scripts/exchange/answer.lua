@@ -7,7 +7,7 @@ function F.answer(verdict)
   local recall_ = mine and mine.recall or {}
   local reply = {
     verdict, m.inc, mine and mine.epoch or 0, X.number, m.step, F.target(), m.scarce == 1 and not recovering and 1 or 0,
-    recovering and 1 or 0, X.gates * GATE_PACE_US, num(call('HGET', X.D, 'v') or 0), X.gates, m.done, m.queued, m.vtime,
+    recovering and 1 or 0, m.tight, X.gates * GATE_PACE_US, num(call('HGET', X.D, 'v') or 0), X.gates, m.done, m.queued, m.vtime,
     X.now, X.pushes, X.touched, recall_[1] or 0, recall_[2] or 0, recall_[3] or '', kept, age,
   }
   F.append_lent(reply, mine and mine.syncing ~= 1 and mine or { pending = {} })
@@ -110,6 +110,7 @@ function F.run()
   end
   X.gates = call('ZCARD', X.G) - 1
   if verdict == 'a' and m.clock >= m.until_ then F.serve() end
+  if m.tight == 1 and not F.is_pool_over() then m.tight = 0 end
   local reply = F.answer(verdict)
   F.write_down()
   return reply

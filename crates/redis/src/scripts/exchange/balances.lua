@@ -94,6 +94,11 @@ function F.ordinary()
   return max(0, max(0, m.capacity - m.share) - (F.pool_used() + m.reserve + m.unfilled))
 end
 
+-- Whether more is held than condition 3 leaves ordinary apis.
+function F.is_pool_over()
+  return F.pool_used() + m.reserve + m.unfilled > max(0, m.capacity - m.share)
+end
+
 function F.pool_has(api, weight)
   local rule = F.some('apis', m.some_apis) and m.apis[api]
   local own = rule and max(0, rule[1] - rule[3]) or 0

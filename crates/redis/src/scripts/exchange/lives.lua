@@ -2,7 +2,7 @@
 
 function F.begin(fresh)
   fresh.inc, fresh.server = X.nonce == '0' and '1' or X.nonce, X.server
-  fresh.kinds, fresh.fair, fresh.scarce = 0, fresh.fair or 0, 0
+  fresh.kinds, fresh.fair, fresh.scarce, fresh.tight = 0, fresh.fair or 0, 0, 0
   fresh.capacity, fresh.reserve, fresh.share, fresh.milli = 0, 0, 0, 0
   fresh.tokens, fresh.tokens_at = 0, fresh.clock
   fresh.pooled, fresh.outside, fresh.unfilled, fresh.limited = 0, 0, 0, 0

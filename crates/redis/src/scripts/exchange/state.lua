@@ -1,7 +1,7 @@
 -- Part of exchange.lua: what is read once and written once.
 
 -- m in bytes: its numbers, then its words. A claim is its rank, gate, ticket and pod; pod '': there is none.
-local HOT = 'ddddddddddddddddddddddddddddddsssss'
+local HOT = 'dddddddddddddddddddddddddddddddsssss'
 -- m in cmsgpack, read when first needed: counts of gates by digest of terms; apis whose `max` somebody waits for; what
 -- silent gates left; bursts; the tallest pods; ends of pods' words; rules and use of apis; accounts above their limit.
 local COLD = { digests = 1, sapis = 1, remains = 1, bursts = 1, tall = 1, outs = 1, apis = 1, over = 1 }
@@ -36,7 +36,7 @@ function F.read_m(blob, cold)
   local rank, gate, ticket, pod
   m.clock, m.seen, m.step, m.ttl, m.epochs, m.vtime, m.fair, m.kinds, m.scarce, m.capacity, m.reserve, m.share, m.milli,
     m.tokens, m.tokens_at, m.pooled, m.outside, m.unfilled, m.done, m.queued, m.from, m.until_, m.reap_at, m.limited,
-    m.some_over, m.some_outs, m.some_remains, m.some_apis, m.some_sapis, rank, m.inc, m.server, gate, ticket, pod =
+    m.some_over, m.some_outs, m.some_remains, m.some_apis, m.some_sapis, m.tight, rank, m.inc, m.server, gate, ticket, pod =
     of_bytes(HOT, blob)
   if pod ~= '' then claim[1], claim[2], claim[3], claim[4] = rank, gate, ticket, pod end
   X.cold = cold
@@ -57,8 +57,8 @@ function F.write_m()
   local claim = m.claim
   F.put('m', to_bytes(HOT, m.clock, m.seen, m.step, m.ttl, m.epochs, m.vtime, m.fair, m.kinds, m.scarce, m.capacity,
     m.reserve, m.share, m.milli, m.tokens, m.tokens_at, m.pooled, m.outside, m.unfilled, m.done, m.queued, m.from,
-    m.until_, m.reap_at, m.limited, m.some_over, m.some_outs, m.some_remains, m.some_apis, m.some_sapis, claim[1] or 0,
-    m.inc, m.server, claim[2] or '', claim[3] or '', claim[4] or ''))
+    m.until_, m.reap_at, m.limited, m.some_over, m.some_outs, m.some_remains, m.some_apis, m.some_sapis, m.tight,
+    claim[1] or 0, m.inc, m.server, claim[2] or '', claim[3] or '', claim[4] or ''))
 end
 
 -- Whether a part of the cold figures has entries, without reading it if it has none.

@@ -120,6 +120,7 @@ function F.configure(all)
   end
   m.limited = count
   F.sum_up()
+  m.tight = F.is_pool_over() and 1 or 0
 end
 
 function F.merge_terms()

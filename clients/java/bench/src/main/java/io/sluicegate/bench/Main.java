@@ -8,11 +8,13 @@ final class Main {
 
     public static void main(String[] args) throws Exception {
         String kind = args[0];
+        Binary.check();
         Path page = args.length > 2 ? Path.of(args[2]) : null;
-        Section section = new Section("clients/java/bench/run " + kind, args[1]);
+        boolean brief = System.getenv("SLUICEGATE_BENCH_BRIEF") != null;
+        Section section = new Section((brief ? "SLUICEGATE_BENCH_BRIEF=1 " : "") + "clients/java/bench/run " + kind, args[1]);
         switch (kind) {
-            case "overhead" -> Overhead.measure(section, 5, 2);
-            case "roads" -> Roads.measure(section, 0.9, 25);
+            case "overhead" -> Overhead.measure(section, brief ? 3 : 5, brief ? 1 : 2);
+            case "roads" -> Roads.measure(section, 0.9, brief ? 8 : 25);
             default -> throw new IllegalArgumentException("overhead or roads, not " + kind);
         }
         section.end("java-" + kind, page);

@@ -1,6 +1,7 @@
 package io.sluicegate.bench;
 
 import io.sluicegate.client.Ask;
+import io.sluicegate.client.Lease;
 import io.sluicegate.client.LocalUnits;
 import io.sluicegate.client.SluicegateClient;
 import io.sluicegate.client.WhenAway;
@@ -10,8 +11,10 @@ import io.sluicegate.testkit.Child;
 import io.sluicegate.testkit.Ports;
 import io.sluicegate.testkit.Redis;
 import io.sluicegate.testkit.Sluice;
+import io.sluicegate.testkit.Wait;
 import jakarta.servlet.Filter;
 import java.io.IOException;
+import java.net.URI;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -20,6 +23,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.ExecutionException;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.redisson.api.RedissonClient;
@@ -58,28 +62,57 @@ final class Overhead {
         System.setProperty("project.name", "bench");
         int tokenPort = Ports.free();
         AskResolver ask = request -> Optional.of(Ask.api("default").weight(1));
-        try (Sluice sluice = new Sluice("pool: shop\npods:\n  - {name: a, url: \"http://127.0.0.1:9\", capacity: "
-                + CAPACITY + "}\n", false);
+        String rules = "pool: shop\npods:\n  - {name: a, url: \"http://127.0.0.1:9\", capacity: " + CAPACITY + "}\n";
+        Path socket = Files.createTempDirectory("sluicegate-bench").resolve("decisions.sock");
+        try (Sluice sluice = new Sluice(rules, false);
+                Sluice unix = new Sluice(rules, "{http: \"unix:" + socket + "\"}");
                 Redis redis = new Redis();
                 Child tokens = new Child(List.of(System.getProperty("java.home") + "/bin/java",
                         "-Dcsp.sentinel.log.dir=" + logs, "-Dproject.name=bench", "-cp",
                         System.getProperty("java.class.path"), SentinelServer.class.getName(), "" + tokenPort, "bench"));
                 SluicegateClient alone = SluicegateClient.localOnly(new LocalUnits(CAPACITY)).build();
-                SluicegateClient asking = SluicegateClient.of(sluice.decisions()).pod("a")
-                        .local(new LocalUnits(CAPACITY)).whenAway(WhenAway.CLOSED).build()) {
+                SluicegateClient asking = asking(sluice.decisions());
+                SluicegateClient beside = asking(URI.create("unix:" + socket));
+                SluicegateClient later = asking(sluice.decisions())) {
             tokens.line("the token server", line -> line.contains("token server listening") ? line : null);
             RedissonClient redisson = Rivals.redisson(redis.port());
             serve("no filter", null);
             serve("pod's own lock", new SluicegateFilter(alone, ask));
             serve("asks the decision service", new SluicegateFilter(asking, ask));
+            serve("asks it by a Unix socket", new SluicegateFilter(beside, ask));
+            serve("asks it without blocking, and waits", awaiting(later));
             serve("Redisson RPermitExpirableSemaphore", Rivals.permits(redisson, CAPACITY));
             serve("Sentinel cluster flow rule", Rivals.tokens(tokenPort));
             measure();
+            Wait.until("all units are back", () -> sluice.inUse() == 0 && unix.inUse() == 0);
             report(section);
             section.note("Refused or failed by the service's client: " + asking.stats() + ".");
+            section.note("The decision service: " + Binary.described() + ".");
             servers.values().forEach(Server::close);
             redisson.shutdown();
         }
+    }
+
+    private static SluicegateClient asking(URI service) {
+        return SluicegateClient.of(service).pod("a").local(new LocalUnits(CAPACITY)).whenAway(WhenAway.CLOSED).build();
+    }
+
+    /** What WebFlux does, without WebFlux. */
+    private static Filter awaiting(SluicegateClient client) {
+        Ask ask = Ask.api("default").weight(1);
+        return (request, response, chain) -> {
+            Lease lease;
+            try {
+                lease = client.acquireAsync(ask).get();
+            } catch (InterruptedException | ExecutionException e) {
+                throw new IOException(e);
+            }
+            try {
+                chain.doFilter(request, response);
+            } finally {
+                lease.close();
+            }
+        };
     }
 
     private void serve(String name, Filter filter) {

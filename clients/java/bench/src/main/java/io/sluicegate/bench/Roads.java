@@ -6,6 +6,7 @@ import io.sluicegate.client.SluicegateClient;
 import io.sluicegate.client.WhenAway;
 import io.sluicegate.servlet.Problem;
 import io.sluicegate.servlet.SluicegateFilter;
+import io.sluicegate.testkit.Redis;
 import io.sluicegate.testkit.Sluice;
 import jakarta.servlet.AsyncContext;
 import jakarta.servlet.http.HttpServletRequest;
@@ -16,6 +17,7 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
@@ -70,6 +72,7 @@ final class Roads {
         by(section, Manner.PINNED, false, "random balancer, pinned asks, wait 50 ms", "limits only");
         by(section, Manner.PINNED, true, "the same, balancer goes `elsewhere` once", "room too, one hop late");
         gateway(section);
+        sidecars(section);
         section.note(PODS + " pods of " + UNITS + " units, mean work " + MEAN_MS + " ms, " + seconds
                 + " s after a start of 2 s, the same arrivals for each road. Lag: the latest start of a request; beyond 50 ms a "
                 + "row would be void.");
@@ -99,18 +102,43 @@ final class Roads {
 
     private void gateway(Section section) throws Exception {
         List<LocalUnits> locks = new ArrayList<>();
+        List<Server> pods = locked(locks);
+        try (Sluice sluice = new Sluice(rules(pods.stream().map(Server::url).toList()), true)) {
+            List<String> urls = Collections.nCopies(PODS, sluice.gateway().toString());
+            row(section, "gateway in front, wait 50 ms; the pods have their own lock", "yes", locks, send(urls, false));
+        } finally {
+            pods.forEach(Server::close);
+        }
+    }
+
+    /** A gateway beside each pod, all on one ledger: the balancer's draw is where the request waits, not where it works. */
+    private void sidecars(Section section) throws Exception {
+        List<LocalUnits> locks = new ArrayList<>();
+        List<Server> pods = locked(locks);
+        List<Sluice> sidecars = new ArrayList<>();
+        try (Redis redis = new Redis()) {
+            String rules = rules(pods.stream().map(Server::url).toList()) + "ledger: {redis: \"redis://127.0.0.1:"
+                    + redis.port() + "\"}\n";
+            for (int pod = 0; pod < PODS; pod++) {
+                sidecars.add(Sluice.sidecar(rules, "p" + pod));
+            }
+            List<String> urls = sidecars.stream().map(sidecar -> sidecar.gateway().toString()).toList();
+            row(section, "a sidecar beside each pod, which it prefers, wait 50 ms, ledger in Redis", "yes", locks,
+                    send(urls, false));
+        } finally {
+            sidecars.forEach(Sluice::close);
+            pods.forEach(Server::close);
+        }
+    }
+
+    private List<Server> locked(List<LocalUnits> locks) {
         List<Server> pods = new ArrayList<>();
         for (int pod = 0; pod < PODS; pod++) {
             LocalUnits lock = new LocalUnits(UNITS);
             locks.add(lock);
             pods.add(pod(SluicegateClient.localOnly(lock).build(), Duration.ZERO));
         }
-        try (Sluice sluice = new Sluice(rules(pods.stream().map(Server::url).toList()), true)) {
-            List<String> urls = java.util.Collections.nCopies(PODS, sluice.gateway().toString());
-            row(section, "gateway in front, wait 50 ms; the pods have their own lock", "yes", locks, send(urls, false));
-        } finally {
-            pods.forEach(Server::close);
-        }
+        return pods;
     }
 
     private void row(Section section, String name, String pools, List<LocalUnits> locks, Sent sent) {

@@ -2,20 +2,16 @@ package io.sluicegate.client;
 
 import java.io.IOException;
 import java.net.ConnectException;
-import java.net.http.HttpConnectTimeoutException;
-import java.net.http.HttpResponse;
-import java.net.http.HttpTimeoutException;
 import java.time.Duration;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.CompletionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
 
 /**
  * One ask under way:
  * <ol>
- * <li>asked of the service (again, once, if its connection broke: the id makes that the same ask);
+ * <li>asked of the service, by the thread that wants it or by none;
  * <li>granted, then the pod's own units are taken too; or refused; or the service is away and the policy decides;
  * <li>done. Whoever completes it first decides: a lease that comes later is given back, and an ask whose caller left is
  * withdrawn by its id, in whatever state the service has it.
@@ -33,7 +29,6 @@ final class Acquisition extends CompletableFuture<Lease> {
     private final String id;
     private final long startedAt = System.nanoTime();
     private volatile ClientListener.Outcome outcome = ClientListener.Outcome.CANCELLED;
-    private volatile boolean retried;
     /** The service may hold something under our id that nobody gave back yet. */
     private volatile boolean withdraw;
     /** What to cancel when the caller leaves: the call, or the place in the local line. */
@@ -45,7 +40,48 @@ final class Acquisition extends CompletableFuture<Lease> {
         this.id = id;
     }
 
+    /** Asks; blocks nobody. */
     void start() {
+        if (!mayAsk()) {
+            return;
+        }
+        withdraw = true;
+        CompletableFuture<Answer> call = client.transport.send("POST", "/v1/leases", ask.body(id), deadline());
+        current = call;
+        call.whenComplete((answer, error) -> {
+            if (error == null) {
+                answered(answer);
+            } else if (!isDone()) {
+                failed(error, !(error instanceof ConnectException));
+            }
+        });
+        if (isDone()) {
+            call.cancel(true);
+        }
+    }
+
+    /**
+     * Asks in this thread. Afterwards it is done, or waits for the pod's own units.
+     *
+     * @throws InterruptedException this thread was interrupted; {@link #cancel(boolean)} is to be called
+     */
+    void startHere() throws InterruptedException {
+        if (!mayAsk()) {
+            return;
+        }
+        withdraw = true;
+        Answer answer;
+        try {
+            answer = client.transport.call("POST", "/v1/leases", ask.body(id), deadline());
+        } catch (IOException e) {
+            failed(e, !(e instanceof ConnectException));
+            return;
+        }
+        answered(answer);
+    }
+
+    /** True if the service is to be asked; else this is under way without it. */
+    private boolean mayAsk() {
         whenComplete((lease, error) -> {
             ended();
             if (error != null && outcome == ClientListener.Outcome.CANCELLED) {
@@ -55,57 +91,16 @@ final class Acquisition extends CompletableFuture<Lease> {
         if (client.transport == null) {
             local();
         } else if (client.reachability.mayAsk()) {
-            send();
+            return true;
         } else {
             away("the service did not answer a moment ago", null);
         }
-    }
-
-    /** The longest time until this is done; beyond it {@link #overdue()} is to be called. */
-    Duration patience() {
-        Duration wait = ask.waitAtMost() == null ? Duration.ZERO : ask.waitAtMost();
-        return wait.multipliedBy(2).plus(deadline().multipliedBy(2)).plus(LOCAL_WAIT);
-    }
-
-    void overdue() {
-        CompletableFuture<?> call = current;
-        failed(new HttpTimeoutException("the answer did not end"), true);
-        if (call != null) {
-            call.cancel(true);
-        }
+        return false;
     }
 
     private Duration deadline() {
         Duration wait = ask.waitAtMost();
         return wait == null ? client.settings.deadline : client.settings.deadline.plus(wait);
-    }
-
-    private void send() {
-        withdraw = true;
-        CompletableFuture<HttpResponse<String>> call = client.transport.ask(ask.body(id), deadline());
-        current = call;
-        call.whenComplete((answer, error) -> {
-            if (error == null) {
-                answered(answer);
-            } else if (!isDone()) {
-                broken(error instanceof CompletionException ? error.getCause() : error);
-            }
-        });
-        if (isDone()) {
-            call.cancel(true);
-        }
-    }
-
-    private void broken(Throwable error) {
-        if (error instanceof ConnectException || error instanceof HttpConnectTimeoutException) {
-            failed(error, false);
-        } else if (error instanceof IOException && !(error instanceof HttpTimeoutException) && !retried) {
-            // A kept connection may have been closed by the service just as it was used.
-            retried = true;
-            send();
-        } else {
-            failed(error, true);
-        }
     }
 
     private void failed(Throwable error, boolean mayHold) {
@@ -120,8 +115,8 @@ final class Acquisition extends CompletableFuture<Lease> {
         away("the service cannot be asked: " + error, error);
     }
 
-    private void answered(HttpResponse<String> answer) {
-        int status = answer.statusCode();
+    private void answered(Answer answer) {
+        int status = answer.status();
         Map<String, Object> body;
         try {
             body = Json.object(answer.body());
@@ -263,11 +258,11 @@ final class Acquisition extends CompletableFuture<Lease> {
                 Math.max(hold, 1));
     }
 
-    private static RefusedException refusal(HttpResponse<String> answer, Map<String, Object> body, String reason) {
-        Duration after = answer.headers().firstValue("Retry-After").filter(text -> text.matches("[0-9]{1,9}"))
-                .map(text -> Duration.ofSeconds(Long.parseLong(text))).orElse(null);
+    private static RefusedException refusal(Answer answer, Map<String, Object> body, String reason) {
+        String after = answer.retryAfter();
+        Duration pause = after != null && after.matches("[0-9]{1,9}") ? Duration.ofSeconds(Long.parseLong(after)) : null;
         Object elsewhere = body.get("elsewhere");
-        return new RefusedException(answer.statusCode(), reason, String.valueOf(body.get("detail")), after,
+        return new RefusedException(answer.status(), reason, String.valueOf(body.get("detail")), pause,
                 elsewhere instanceof String pod ? pod : null);
     }
 }

@@ -2,7 +2,6 @@ package io.sluicegate.client;
 
 import java.io.IOException;
 import java.net.URI;
-import java.net.http.HttpResponse;
 import java.time.Duration;
 import java.util.Map;
 import java.util.concurrent.Executors;
@@ -80,11 +79,11 @@ public final class PodRegistration implements AutoCloseable {
 
     private void beat() {
         try {
-            HttpResponse<String> answer = transport.call("PUT", path, body, deadline);
-            boolean taken = answer.statusCode() < 300;
+            Answer answer = transport.call("PUT", path, body, deadline);
+            boolean taken = answer.status() < 300;
             if (!taken) {
                 SluicegateClient.LOG.log(System.Logger.Level.WARNING, "the service does not take this pod: {0} {1}",
-                        answer.statusCode(), answer.body());
+                        answer.status(), answer.body());
             }
             registered = taken;
         } catch (IOException e) {

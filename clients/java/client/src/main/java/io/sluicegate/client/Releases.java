@@ -1,7 +1,6 @@
 package io.sluicegate.client;
 
 import java.io.IOException;
-import java.net.http.HttpResponse;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -111,9 +110,9 @@ final class Releases {
     private boolean send(List<Id> batch) throws InterruptedException {
         String body = Json.write(Map.of("ids", batch.stream().map(Id::id).toList()));
         try {
-            HttpResponse<String> answer = transport.call("POST", "/v1/leases/release", body, deadline);
+            Answer answer = transport.call("POST", "/v1/leases/release", body, deadline);
             // A refusal of the words would be one of the next try too; a fault of the service may pass.
-            boolean done = answer.statusCode() < 500;
+            boolean done = answer.status() < 500;
             if (done) {
                 reachability.answered();
             }

@@ -1,6 +1,5 @@
 package io.sluicegate.client;
 
-import java.net.http.HttpResponse;
 import java.time.Duration;
 import java.util.Map;
 import java.util.Set;
@@ -77,7 +76,8 @@ final class Renewals {
         // The service counts from when it hears of it, which is later.
         long sentAt = System.nanoTime();
         long hold = lease.holdMillis();
-        transport.renew(lease.id(), Json.write(Map.of("hold_ms", hold)), deadline).whenComplete((answer, error) -> {
+        String body = Json.write(Map.of("hold_ms", hold));
+        transport.send("PUT", "/v1/leases/" + lease.id(), body, deadline).whenComplete((answer, error) -> {
             flight.release();
             if (error == null) {
                 settle(lease, answer, sentAt, hold);
@@ -85,10 +85,10 @@ final class Renewals {
         });
     }
 
-    private void settle(Lease lease, HttpResponse<String> answer, long sentAt, long hold) {
-        if (answer.statusCode() == 200) {
+    private void settle(Lease lease, Answer answer, long sentAt, long hold) {
+        if (answer.status() == 200) {
             lease.renewed(sentAt, hold);
-        } else if (answer.statusCode() == 404) {
+        } else if (answer.status() == 404) {
             leases.remove(lease);
             if (lease.lose()) {
                 lost.accept(lease);

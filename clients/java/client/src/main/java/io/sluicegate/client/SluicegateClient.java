@@ -1,8 +1,6 @@
 package io.sluicegate.client;
 
 import java.net.URI;
-import java.net.http.HttpClient;
-import java.net.http.HttpResponse;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
@@ -12,9 +10,8 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.ExecutionException;
-import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.LongAdder;
+import javax.net.ssl.SSLContext;
 
 /**
  * Asks a decision service for units, or the pod's own lock, or first one and then the other.
@@ -79,9 +76,7 @@ public final class SluicegateClient implements AutoCloseable {
             renewals = null;
             return;
         }
-        HttpClient http = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1)
-                .connectTimeout(settings.connectTimeout).build();
-        transport = new Transport(http, settings.service, settings.token);
+        transport = new Transport(settings.service, settings.token, settings.tls, settings.connectTimeout);
         reachability = new Reachability(settings.retryAfterFailure);
         releases = new Releases(transport, reachability, settings.deadline);
         renewals = new Renewals(transport, settings.deadline, settings.hold, this::lost);
@@ -90,7 +85,7 @@ public final class SluicegateClient implements AutoCloseable {
     /**
      * For a client of a decision service.
      *
-     * @param service its base URL
+     * @param service its base URL: {@code http://HOST:PORT}, {@code https://HOST:PORT}, or {@code unix:/PATH} of a socket
      * @return settings to change and to build
      */
     public static Builder of(URI service) {
@@ -118,13 +113,9 @@ public final class SluicegateClient implements AutoCloseable {
      */
     public Lease acquire(Ask ask) throws InterruptedException {
         Acquisition asked = new Acquisition(this, settings.completed(ask), ids.next());
-        asked.start();
         try {
-            return asked.get(asked.patience().toNanos(), TimeUnit.NANOSECONDS);
-        } catch (TimeoutException e) {
-            // The head of the answer came and its body did not: as good as no answer.
-            asked.overdue();
-            return get(asked);
+            asked.startHere();
+            return asked.get();
         } catch (InterruptedException e) {
             asked.cancel(true);
             throw e;
@@ -177,12 +168,11 @@ public final class SluicegateClient implements AutoCloseable {
         long now = System.nanoTime();
         String body = Json.write(Map.of("hold_ms", hold.toMillis()));
         try {
-            HttpResponse<String> answer =
-                    transport.call("PUT", "/v1/leases/" + lease.id(), body, settings.deadline);
-            if (answer.statusCode() == 200) {
+            Answer answer = transport.call("PUT", "/v1/leases/" + lease.id(), body, settings.deadline);
+            if (answer.status() == 200) {
                 lease.renewed(now, hold.toMillis());
             }
-            return answer.statusCode() == 200;
+            return answer.status() == 200;
         } catch (java.io.IOException e) {
             return false;
         }
@@ -272,6 +262,7 @@ public final class SluicegateClient implements AutoCloseable {
         if (transport != null) {
             renewals.close();
             releases.close(FLUSH_MAX);
+            transport.close();
         }
     }
 
@@ -309,17 +300,6 @@ public final class SluicegateClient implements AutoCloseable {
         settings.listener.lost(lease);
     }
 
-    private static Lease get(Acquisition asked) throws InterruptedException {
-        try {
-            return asked.get();
-        } catch (ExecutionException e) {
-            throw unwrapped(e);
-        } catch (InterruptedException e) {
-            asked.cancel(true);
-            throw e;
-        }
-    }
-
     private static RuntimeException unwrapped(ExecutionException e) {
         return e.getCause() instanceof RuntimeException cause ? cause : new IllegalStateException(e.getCause());
     }
@@ -328,6 +308,7 @@ public final class SluicegateClient implements AutoCloseable {
     public static final class Builder {
         final URI service;
         String token;
+        SSLContext tls;
         String pod;
         LocalUnits local;
         WhenAway whenAway = WhenAway.OPEN;
@@ -351,6 +332,17 @@ public final class SluicegateClient implements AutoCloseable {
          */
         public Builder token(String text) {
             token = text;
+            return this;
+        }
+
+        /**
+         * Keys and authorities for a service with {@code decisions.tls}, whose callers show a certificate.
+         *
+         * @param context where it is to be taken from; the JDK's own unless changed
+         * @return these settings
+         */
+        public Builder tls(SSLContext context) {
+            tls = context;
             return this;
         }
 

@@ -1,46 +1,144 @@
 package io.sluicegate.client;
 
 import java.io.IOException;
+import java.net.ConnectException;
+import java.net.SocketTimeoutException;
 import java.net.URI;
 import java.net.http.HttpClient;
+import java.net.http.HttpConnectTimeoutException;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
+import java.net.http.HttpTimeoutException;
 import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.Future;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.SSLSocketFactory;
 
-/** The calls of the decision service over kept connections. Knows no policy. */
+/**
+ * The calls of the decision service over kept connections. Knows no policy.
+ *
+ * <p>The JDK's HTTP client hands a call through several threads, which cost more than the service's whole answer. So calls
+ * that block do so in the connection itself ({@link Connections}), the others share one thread ({@link Loop}), and the JDK's
+ * client is left for those that shall not block and have TLS.
+ *
+ * <p>A call fails with a {@link ConnectException} if nothing was sent, with a {@link SocketTimeoutException} if the
+ * deadline passed, and with another {@link IOException} if the connection broke or no answer of ours came.
+ */
 final class Transport {
-    private final HttpClient http;
-    private final String base;
+    private final URI base;
     private final String token;
+    private final Duration connectTimeout;
+    private final SSLContext tls;
+    private final Target target;
+    private final Connections connections;
+    /** Made by the first call that needs it: most applications do without one of the two. */
+    private volatile Loop loop;
+    private volatile HttpClient http;
+    private boolean closed;
 
-    Transport(HttpClient http, URI base, String token) {
-        this.http = http;
-        String text = base.toString();
-        this.base = text.endsWith("/") ? text.substring(0, text.length() - 1) : text;
+    /** {@code tls} may be null: the JDK's own. */
+    Transport(URI base, String token, SSLContext tls, Duration connectTimeout) {
+        this.base = base;
         this.token = token;
+        this.connectTimeout = connectTimeout;
+        this.tls = tls;
+        this.target = new Target(base, token);
+        SSLSocketFactory sockets = null;
+        if (target.tls()) {
+            sockets = tls != null ? tls.getSocketFactory() : (SSLSocketFactory) SSLSocketFactory.getDefault();
+        }
+        this.connections = new Connections(target, sockets, connectTimeout);
     }
 
-    CompletableFuture<HttpResponse<String>> ask(String body, Duration deadline) {
-        return send("POST", "/v1/leases", body, deadline);
+    /** Blocks for the answer. */
+    Answer call(String method, String path, String body, Duration deadline) throws IOException, InterruptedException {
+        return connections.call(target.call(method, path, body), deadline);
     }
 
-    CompletableFuture<HttpResponse<String>> renew(String id, String body, Duration deadline) {
-        return send("PUT", "/v1/leases/" + id, body, deadline);
+    /** Blocks nobody. Cancelling it tells the service that the caller left. */
+    CompletableFuture<Answer> send(String method, String path, String body, Duration deadline) {
+        return target.tls() ? overHttpClient(method, path, body, deadline)
+                : loop().call(target.call(method, path, body), deadline);
     }
 
-    /** The calls that threads of the client make, one after another. */
-    HttpResponse<String> call(String method, String path, String body, Duration deadline)
-            throws IOException, InterruptedException {
-        return http.send(request(method, path, body, deadline), HttpResponse.BodyHandlers.ofString());
+    synchronized void close() {
+        closed = true;
+        connections.close();
+        if (loop != null) {
+            loop.close();
+        }
     }
 
-    private CompletableFuture<HttpResponse<String>> send(String method, String path, String body, Duration deadline) {
-        return http.sendAsync(request(method, path, body, deadline), HttpResponse.BodyHandlers.ofString());
+    private Loop loop() {
+        Loop made = loop;
+        if (made != null) {
+            return made;
+        }
+        synchronized (this) {
+            if (loop == null) {
+                loop = new Loop(target, connectTimeout);
+                if (closed) {
+                    loop.close();
+                }
+            }
+            return loop;
+        }
     }
 
-    private HttpRequest request(String method, String path, String body, Duration deadline) {
-        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(base + path)).timeout(deadline);
+    private CompletableFuture<Answer> overHttpClient(String method, String path, String body, Duration deadline) {
+        CompletableFuture<HttpResponse<String>> call =
+                httpClient().sendAsync(request(method, path, body), HttpResponse.BodyHandlers.ofString());
+        CompletableFuture<Answer> answer = new CompletableFuture<>();
+        Future<?> alarm = Alarms.after(deadline,
+                () -> answer.completeExceptionally(new SocketTimeoutException("no answer in time")));
+        call.whenComplete((response, error) -> {
+            if (error == null) {
+                answer.complete(new Answer(response.statusCode(),
+                        response.headers().firstValue("Retry-After").orElse(null), response.body(), true));
+            } else {
+                answer.completeExceptionally(failure(error instanceof CompletionException ? error.getCause() : error));
+            }
+        });
+        answer.whenComplete((done, error) -> {
+            alarm.cancel(false);
+            call.cancel(true);
+        });
+        return answer;
+    }
+
+    private static Throwable failure(Throwable error) {
+        if (error instanceof HttpConnectTimeoutException timeout) {
+            ConnectException failure = new ConnectException(timeout.getMessage());
+            failure.initCause(timeout);
+            return failure;
+        }
+        if (error instanceof HttpTimeoutException timeout) {
+            return new SocketTimeoutException(timeout.getMessage());
+        }
+        return error;
+    }
+
+    private HttpClient httpClient() {
+        HttpClient made = http;
+        if (made != null) {
+            return made;
+        }
+        synchronized (this) {
+            if (http == null) {
+                HttpClient.Builder builder =
+                        HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).connectTimeout(connectTimeout);
+                http = (tls == null ? builder : builder.sslContext(tls)).build();
+            }
+            return http;
+        }
+    }
+
+    private HttpRequest request(String method, String path, String body) {
+        String text = base.toString();
+        String root = text.endsWith("/") ? text.substring(0, text.length() - 1) : text;
+        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(root + path));
         if (token != null) {
             request.header("Authorization", "Bearer " + token);
         }

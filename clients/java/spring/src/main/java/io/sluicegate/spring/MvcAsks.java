@@ -14,14 +14,11 @@ import org.springframework.web.util.ServletRequestPathUtils;
 /** Asks of Spring MVC requests. */
 final class MvcAsks implements AskResolver {
     private final Asks asks;
-    private final ObjectProvider<RequestMappingHandlerMapping> provider;
-    /** Finds handlers; null where no controller bears a weight, so that nobody pays for a look that finds nothing. */
-    private volatile RequestMappingHandlerMapping weighted;
-    private volatile boolean looked;
+    private final WeightedHandlers<RequestMappingHandlerMapping> handlers;
 
     MvcAsks(Asks asks, ObjectProvider<RequestMappingHandlerMapping> provider) {
         this.asks = asks;
-        this.provider = provider;
+        this.handlers = new WeightedHandlers<>(provider, mapping -> mapping.getHandlerMethods().values());
     }
 
     @Override
@@ -36,7 +33,7 @@ final class MvcAsks implements AskResolver {
     }
 
     private Optional<Weight> weight(HttpServletRequest request) {
-        RequestMappingHandlerMapping mapping = mapping();
+        RequestMappingHandlerMapping mapping = handlers.mapping();
         if (mapping == null) {
             return Optional.empty();
         }
@@ -47,17 +44,5 @@ final class MvcAsks implements AskResolver {
             // A method or media type that no handler takes: the dispatcher will say so, and it weighs nothing special.
             return Optional.empty();
         }
-    }
-
-    private RequestMappingHandlerMapping mapping() {
-        // At the first request, because handlers are complete only when the context is.
-        if (!looked) {
-            RequestMappingHandlerMapping mapping = provider.getIfAvailable();
-            boolean any = mapping != null && mapping.getHandlerMethods().values().stream()
-                    .anyMatch(handler -> Asks.weight(handler).isPresent());
-            weighted = any ? mapping : null;
-            looked = true;
-        }
-        return weighted;
     }
 }

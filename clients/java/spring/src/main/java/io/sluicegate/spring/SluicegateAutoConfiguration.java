@@ -11,6 +11,7 @@ import org.springframework.boot.autoconfigure.condition.ConditionalOnMissingBean
 import org.springframework.boot.autoconfigure.condition.ConditionalOnProperty;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnWebApplication;
 import org.springframework.boot.context.properties.EnableConfigurationProperties;
+import org.springframework.boot.ssl.SslBundles;
 import org.springframework.boot.web.context.WebServerApplicationContext;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
@@ -30,11 +31,13 @@ public class SluicegateAutoConfiguration {
      *
      * @param properties its settings
      * @param listener told what becomes of asks
+     * @param bundles certificates, where a bundle is named
      * @return the client
      */
     @Bean(destroyMethod = "close")
     @ConditionalOnMissingBean
-    public SluicegateClient sluicegateClient(SluicegateProperties properties, ObjectProvider<ClientListener> listener) {
+    public SluicegateClient sluicegateClient(SluicegateProperties properties, ObjectProvider<ClientListener> listener,
+            ObjectProvider<SslBundles> bundles) {
         Integer capacity = properties.getPod().getCapacity();
         LocalUnits units = capacity == null ? null : new LocalUnits(capacity);
         if (properties.getUrl() == null && units == null) {
@@ -45,6 +48,9 @@ public class SluicegateAutoConfiguration {
                 : SluicegateClient.of(properties.getUrl()).token(properties.getToken()).local(units)
                         .whenAway(policy(properties.getWhenAway(), units));
         listener.ifAvailable(builder::listener);
+        if (properties.getSslBundle() != null) {
+            builder.tls(bundles.getObject().getBundle(properties.getSslBundle()).createSslContext());
+        }
         return builder.pod(properties.getPod().getName()).waitAtMost(properties.getWaitAtMost())
                 .hold(properties.getHold()).deadline(properties.getDeadline())
                 .connectTimeout(properties.getConnectTimeout())

@@ -13,10 +13,12 @@ import org.springframework.boot.context.properties.NestedConfigurationProperty;
 public class SluicegateProperties {
     /** Whether requests take units at all. */
     private boolean enabled = true;
-    /** Base URL of the decision service. Without one the pod has its own lock only. */
+    /** Base URL of the decision service, or "unix:" and a socket's path. Without one the pod has its own lock only. */
     private URI url;
     /** Bearer token of the decision service. */
     private String token;
+    /** SSL bundle with the certificate that this pod shows to a decision service with mutual TLS. */
+    private String sslBundle;
     /** This pod. */
     @NestedConfigurationProperty
     private Pod pod = new Pod();
@@ -271,6 +273,24 @@ public class SluicegateProperties {
      */
     public void setToken(String token) {
         this.token = token;
+    }
+
+    /**
+     * Bundle for mutual TLS.
+     *
+     * @return its name, or null
+     */
+    public String getSslBundle() {
+        return sslBundle;
+    }
+
+    /**
+     * Bundle for mutual TLS.
+     *
+     * @param sslBundle a name below {@code spring.ssl.bundle}
+     */
+    public void setSslBundle(String sslBundle) {
+        this.sslBundle = sslBundle;
     }
 
     /**

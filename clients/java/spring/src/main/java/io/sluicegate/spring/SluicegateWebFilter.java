@@ -28,16 +28,14 @@ import reactor.core.publisher.Mono;
 public final class SluicegateWebFilter implements WebFilter, Ordered {
     private final SluicegateClient client;
     private final Asks asks;
-    private final ObjectProvider<RequestMappingHandlerMapping> provider;
+    private final WeightedHandlers<RequestMappingHandlerMapping> handlers;
     private final int order;
-    private volatile RequestMappingHandlerMapping weighted;
-    private volatile boolean looked;
 
     SluicegateWebFilter(SluicegateClient client, Asks asks, ObjectProvider<RequestMappingHandlerMapping> provider,
             int order) {
         this.client = client;
         this.asks = asks;
-        this.provider = provider;
+        this.handlers = new WeightedHandlers<>(provider, mapping -> mapping.getHandlerMethods().values());
         this.order = order;
     }
 
@@ -87,24 +85,13 @@ public final class SluicegateWebFilter implements WebFilter, Ordered {
     }
 
     private Mono<Optional<Weight>> weight(ServerWebExchange exchange) {
-        RequestMappingHandlerMapping mapping = mapping();
+        RequestMappingHandlerMapping mapping = handlers.mapping();
         if (mapping == null) {
             return Mono.just(Optional.empty());
         }
         // What no handler takes the dispatcher will refuse; it weighs nothing special.
         return mapping.getHandler(exchange).map(Asks::weight).onErrorReturn(Optional.empty())
                 .defaultIfEmpty(Optional.empty());
-    }
-
-    private RequestMappingHandlerMapping mapping() {
-        if (!looked) {
-            RequestMappingHandlerMapping mapping = provider.getIfAvailable();
-            boolean any = mapping != null && mapping.getHandlerMethods().values().stream()
-                    .anyMatch(handler -> Asks.weight(handler).isPresent());
-            weighted = any ? mapping : null;
-            looked = true;
-        }
-        return weighted;
     }
 
     private static Mono<Void> refuse(ServerHttpResponse response, Problem problem) {

@@ -12,6 +12,7 @@ import java.util.function.Function;
 /** A child process that dies with its test, and the lines it printed. */
 public final class Child implements AutoCloseable {
     private final Process process;
+    private final Thread reader;
     private final List<String> lines = new ArrayList<>();
 
     /** Starts a command; its output is kept for {@link #line} and for failures. */
@@ -21,7 +22,7 @@ public final class Child implements AutoCloseable {
         } catch (IOException e) {
             throw new AssertionError("cannot start " + command, e);
         }
-        Thread reader = new Thread(this::read, "child-output");
+        reader = new Thread(this::read, "child-output");
         reader.setDaemon(true);
         reader.start();
         // A test run that is stopped must leave no servers behind.
@@ -75,6 +76,17 @@ public final class Child implements AutoCloseable {
     public void kill() {
         process.destroyForcibly();
         await();
+    }
+
+    /** Waits for its own end, and for all it printed; answers its status. */
+    public int end() {
+        await();
+        try {
+            reader.join();
+        } catch (InterruptedException e) {
+            throw new AssertionError("interrupted", e);
+        }
+        return process.exitValue();
     }
 
     /** Tells it to end, and waits. */

@@ -18,6 +18,7 @@ public final class Sluice implements AutoCloseable {
     private static final Pattern IN_USE = Pattern.compile("\"in_use\":(\\d+)");
 
     private final Path folder;
+    /** 0 where the caller says where it listens. */
     private final int decisions;
     private final int admin;
     private final int gateway;
@@ -29,13 +30,37 @@ public final class Sluice implements AutoCloseable {
      * @param gateway whether it shall proxy too
      */
     public Sluice(String rules, boolean gateway) {
-        this.decisions = Ports.free();
+        this(rules, gateway ? "" : null, Ports.free(), null);
+    }
+
+    /**
+     * Starts it with these rules and a decision service of the caller's own settings.
+     *
+     * @param door the section {@code decisions}
+     */
+    public Sluice(String rules, String door) {
+        this(rules, null, 0, door);
+    }
+
+    /**
+     * Starts a gateway beside a pod, which it prefers.
+     *
+     * @param pod the pod's name
+     */
+    public static Sluice sidecar(String rules, String pod) {
+        return new Sluice(rules, ", prefer: " + pod, Ports.free(), null);
+    }
+
+    /** {@code gateway}: what else its section says, or null for none. */
+    private Sluice(String rules, String gateway, int decisions, String door) {
+        this.decisions = decisions;
         this.admin = Ports.free();
-        this.gateway = gateway ? Ports.free() : 0;
+        this.gateway = gateway != null ? Ports.free() : 0;
         try {
             folder = Files.createTempDirectory("sluicegate-java");
-            String listeners = "decisions: {http: \"127.0.0.1:" + decisions + "\"}\nadmin: {listen: \"127.0.0.1:" + admin
-                    + "\"}\n" + (gateway ? "gateway: {listen: \"127.0.0.1:" + this.gateway + "\"}\n" : "");
+            String listeners = "decisions: " + (door != null ? door : "{http: \"127.0.0.1:" + decisions + "\"}")
+                    + "\nadmin: {listen: \"127.0.0.1:" + admin + "\"}\n"
+                    + (gateway != null ? "gateway: {listen: \"127.0.0.1:" + this.gateway + "\"" + gateway + "}\n" : "");
             Files.writeString(config(), rules + "\n" + listeners);
         } catch (IOException e) {
             throw new UncheckedIOException(e);

@@ -1,0 +1,117 @@
+//! A gate's share while a ledger that lost its state lends nothing yet, but hears and writes down what gates say.
+//!
+//! With [`OnLoss::Share`](super::OnLoss::Share) a gate says that it holds a part of each pod, and uses it once the ledger has
+//! written that down and no more is held there than the pod has. So whatever gates that are heard use is counted, also
+//! where they do not agree yet how many they are, and also when the ledger lends again. Whoever asks too much is told that
+//! the account is over, and asks for half; whoever holds more than its share of such an account lets go what comes free.
+
+use std::collections::BTreeMap;
+
+use super::Member;
+use crate::member::basis::Basis;
+use crate::policy::Units;
+use crate::shared::Account;
+use crate::time::Micros;
+
+/// One account's share.
+#[derive(Clone, Copy, Debug, Default)]
+struct Claim {
+    /// The ledger wrote it down and had room: it may be used.
+    confirmed: Units,
+    /// What the last report said.
+    asked: Units,
+    /// So much more is asked for at once; `None`: all that is left of the share.
+    step: Option<Units>,
+    /// Answers one after the other that found the account over its limit.
+    over: u32,
+}
+
+/// Others ask too much for a few answers at most. An account that is over for longer had its limit lowered, and then even
+/// the room for one heavy ask at each gate may be too much together.
+const OVER_LONG: u32 = 8;
+
+/// Shares of all accounts.
+#[derive(Clone, Debug)]
+pub(super) struct Shares {
+    claims: BTreeMap<Account, Claim>,
+    /// Nothing is asked for before: gates that still hold what an earlier life lent must have said so.
+    pub(super) from: Micros,
+}
+
+impl Shares {
+    pub(super) fn new(from: Micros) -> Shares {
+        Shares { claims: BTreeMap::new(), from }
+    }
+
+    /// What may be used.
+    pub(super) fn confirmed(&self, account: Account) -> Units {
+        self.claims.get(&account).map_or(0, |claim| claim.confirmed)
+    }
+
+    /// What the ledger is told.
+    pub(super) fn asked(&self, account: Account) -> Units {
+        self.claims.get(&account).map_or(0, |claim| claim.asked.max(claim.confirmed))
+    }
+}
+
+impl Member {
+    /// The ledger knows of what is held now, and of nothing else.
+    pub(super) fn begin_shares(&mut self, known: bool) {
+        let held = |account| match account {
+            Account::Pod(pod) if known => self.lent(pod),
+            Account::Pod(pod) => self.gate.ledger.pods.busy(pod),
+            Account::Api(api) if known => self.allowance(api),
+            Account::Api(api) => self.gate.ledger.book.apis[api.index()].used as Units,
+            Account::Trickle => 0,
+        };
+        let accounts = self.shared_accounts();
+        let claims = accounts.into_iter().map(|account| {
+            let confirmed = held(account);
+            (account, Claim { confirmed, asked: confirmed, ..Claim::default() })
+        });
+        self.shares.claims = claims.collect();
+    }
+
+    fn shared_accounts(&self) -> Vec<Account> {
+        let pods = self.pods().into_iter().map(Account::Pod);
+        pods.chain(self.limited().into_iter().map(Account::Api)).collect()
+    }
+
+    /// What the report that is being written asks for.
+    pub(super) fn ask_shares(&mut self, now: Micros) {
+        if self.loss.basis != Basis::Shares || now < self.shares.from {
+            return;
+        }
+        for account in self.shared_accounts() {
+            let share = match account {
+                Account::Pod(pod) if self.is_shut(pod) => 0,
+                _ => self.part_of(account),
+            };
+            let claim = self.shares.claims.entry(account).or_default();
+            let left = share.saturating_sub(claim.confirmed);
+            claim.asked = claim.confirmed + claim.step.map_or(left, |step| step.min(left));
+        }
+    }
+
+    /// The ledger has written down what was asked for, and said where more is held than there is.
+    pub(super) fn hear_shares(&mut self) {
+        let mut shares = std::mem::take(&mut self.shares.claims);
+        for (account, claim) in &mut shares {
+            let over = self.advice.over.contains(account);
+            let more = claim.asked.saturating_sub(claim.confirmed);
+            claim.over = if over { claim.over + 1 } else { 0 };
+            if over {
+                let most =
+                    if claim.over < OVER_LONG { self.part_of(*account) } else { self.even_part_of(*account) };
+                claim.confirmed = claim.confirmed.min(most);
+                // After the last half nothing is asked for once, then all that is left.
+                claim.step = (more > 0).then_some(more / 2);
+            } else {
+                claim.confirmed += more;
+                claim.step = None;
+            }
+            claim.asked = claim.asked.max(claim.confirmed);
+        }
+        self.shares.claims = shares;
+    }
+}
