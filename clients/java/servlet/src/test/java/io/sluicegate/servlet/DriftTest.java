@@ -110,9 +110,13 @@ class DriftTest {
     }
 
     private void settled() {
-        Wait.until("nothing is held: units " + units.inUse() + ", " + client.stats(), () -> units.inUse() == 0
-                && units.waiting() == 0 && sluice.inUse() == 0 && client.stats().returning() == 0
-                && client.stats().open() == 0 && gauge.get() == 0);
+        try {
+            Wait.until("nothing is held", () -> units.inUse() == 0 && units.waiting() == 0 && sluice.inUse() == 0
+                    && client.stats().returning() == 0 && client.stats().open() == 0 && gauge.get() == 0);
+        } catch (AssertionError e) {
+            throw new AssertionError("units " + units.inUse() + ", waiting " + units.waiting() + ", handlers " + gauge
+                    + ", service " + sluice.inUse() + ", endings " + answers + ", " + client.stats(), e);
+        }
     }
 
     private static int weight(HttpServletRequest request) {
