@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::extproc::{Envoy, Ours};
 use crate::page::Section;
 use crate::rivals::{self, Server};
 use crate::stats::Spread;
@@ -14,7 +15,11 @@ use crate::{Outcome, Settings, steady};
 /// A request of an ordinary api of the example.
 const PATH: &str = "/quotes/1";
 /// The open loop's rate over the smallest peak of all sides: low enough that nobody queues for the core.
-const OPEN_SHARE: f64 = 0.4;
+const OPEN_SHARE: f64 = 0.3;
+/// Turns of the open loop, at most.
+const OPEN_RUNS: u32 = 10;
+/// A turn in which the load lagged more counts for no side.
+const LAG_US_MAX: u64 = 50_000;
 
 /// One way to the pods, and what it showed run by run.
 struct Side {
@@ -39,40 +44,72 @@ pub(crate) fn run(settings: &Settings) -> Outcome<()> {
     for side in &sides {
         rivals::wrk(side.addr, PATH, 1.0)?;
     }
-    let seconds = settings.seconds.unwrap_or(2.0);
-    in_turns(&mut sides, settings.runs, |side, _| {
-        let done = rivals::wrk(side.addr, PATH, seconds)?;
-        if done.others > 0 {
-            return Err(format!("{}: {} of {} answers were not 2xx", side.name, done.others, done.requests));
+    let seconds = settings.seconds.unwrap_or(1.0).ceil().max(1.0);
+    for turn in 0..settings.runs {
+        for place in order(turn, sides.len()) {
+            let side = &mut sides[place];
+            let done = rivals::wrk(side.addr, PATH, seconds)?;
+            if done.others > 0 {
+                return Err(format!(
+                    "{}: {} of {} answers were not 2xx",
+                    side.name, done.others, done.requests
+                ));
+            }
+            side.rate.push(done.requests as f64 / seconds);
         }
-        side.rate.push(done.requests as f64 / seconds.ceil().max(1.0));
-        Ok(())
-    })?;
+    }
     let slowest = sides.iter().map(|side| Spread::of(&side.rate).median).fold(f64::INFINITY, f64::min);
     let rate = (slowest * OPEN_SHARE).round();
-    let mut lag_us_max = 0;
-    in_turns(&mut sides, settings.runs, |side, turn| {
-        let seen = steady::sent(side.addr, PATH, rate, seconds, u64::from(turn) + 1)?;
-        if seen.failed > 0 {
-            return Err(format!("{}: {} of {} not served", side.name, seen.failed, seen.requests));
-        }
-        lag_us_max = lag_us_max.max(seen.lag_us_max);
-        side.p50_us.push(seen.p50_us as f64);
-        side.p99_us.push(seen.p99_us as f64);
-        Ok(())
-    })?;
+    let turns = OPEN_RUNS.min(settings.runs);
+    let left_out = open_loop(&mut sides, turns, rate, 3.0 * seconds)?;
     rows(&mut section, &sides);
-    let lag_ms = lag_us_max as f64 / 1000.0;
-    let void = if lag_ms > 50.0 { ": void, it is over 50 ms" } else { "" };
+    let void = if left_out * 2 > turns { ": **void**, more than half" } else { "" };
     section.note(format!(
-        "{}. Each proxy and its Sluicegate share one core; load and pods are on the other. {} alternating runs of {seconds:.0} s: \
-         requests per second by wrk with 32 kept connections; p50 and p99 in an open loop of {rate:.0} requests a second, the same for \
-         all ({OPEN_SHARE} of the smallest peak), from the planned sending to the last byte; largest lag of the load {lag_ms:.1} ms{void}. \
-         Differences and ratios run by run, median (smallest..largest). The design's example in force, room for all.",
+        "{}, {}. Each proxy and its Sluicegate share one core; load and pods are on the other. Requests per second: {} alternating \
+         runs of {seconds:.0} s by wrk with 32 kept connections. p50 and p99: {turns} alternating runs of {:.0} s in an open loop of {rate:.0} \
+         requests a second, the same for all ({OPEN_SHARE} of the smallest peak), from the planned sending to the last byte; a turn in which \
+         the load lagged over {} ms counts for no side: {left_out} of {turns}{void}. Differences and ratios run by run, median \
+         (smallest..largest). The design's example in force, room for all. The plugins run on the tests' shims of Kong and APISIX, in \
+         the same nginx: without the gateways' own work, so only what they add says something.",
         rivals::versions(),
+        rivals::envoy_version(),
         settings.runs,
+        3.0 * seconds,
+        LAG_US_MAX / 1000,
     ));
     section.end(settings)
+}
+
+/// Whoever goes first changes from turn to turn.
+fn order(turn: u32, sides: usize) -> impl Iterator<Item = usize> {
+    (0..sides).map(move |step| (turn as usize + step) % sides)
+}
+
+/// The same rate for all. Answers how many turns were left out.
+fn open_loop(sides: &mut [Side], turns: u32, rate: f64, seconds: f64) -> Outcome<u32> {
+    let mut left_out = 0;
+    for turn in 0..turns {
+        let mut all = Vec::new();
+        for place in order(turn, sides.len()) {
+            let side = &sides[place];
+            let seen = steady::sent(side.addr, PATH, rate, seconds, u64::from(turn) + 1)?;
+            if seen.failed > 0 {
+                return Err(format!("{}: {} of {} not served", side.name, seen.failed, seen.requests));
+            }
+            all.push((place, seen));
+        }
+        // Where nothing else is left, a lagging turn still says how it was: the page says that it is void.
+        let lagged = all.iter().any(|(_, seen)| seen.lag_us_max > LAG_US_MAX);
+        left_out += u32::from(lagged);
+        if lagged && left_out * 2 <= turns {
+            continue;
+        }
+        for (place, seen) in all {
+            sides[place].p50_us.push(seen.p50_us as f64);
+            sides[place].p99_us.push(seen.p99_us as f64);
+        }
+    }
+    Ok(left_out)
 }
 
 /// All sides. A new door adds the proxy without Sluicegate and the one with it here.
@@ -91,6 +128,11 @@ fn sides(bin: &Path, pods: &[SocketAddr]) -> Outcome<Vec<Side>> {
     let nginx_behind = rivals::nginx(&[gateway])?;
     let haproxy = rivals::haproxy(pods)?;
     let haproxy_behind = rivals::haproxy(&[gateway])?;
+    let kong = nginx_shim("kong", "kong_shim", &format!("http://{tcp}"))?;
+    let apisix = nginx_shim("apisix", "apisix_shim", &format!("http://{tcp}"))?;
+    let asked = Ours::start(bin, pods, PROXY_CORE)?;
+    let envoy = Envoy::start(None, pods)?;
+    let envoy_asks = Envoy::start(Some(asked.ext_proc), pods)?;
     Ok(vec![
         of("nginx", None, nginx),
         of("nginx with Lua, decision service over TCP", Some(0), lua_tcp),
@@ -101,8 +143,12 @@ fn sides(bin: &Path, pods: &[SocketAddr]) -> Outcome<Vec<Side>> {
             (lua_socket, by_socket, socket_dir),
         ),
         of("nginx, gateway behind it", Some(0), nginx_behind),
+        of("nginx with the Kong plugin on its shim, TCP", Some(0), kong),
+        of("nginx with the APISIX plugin on its shim, TCP", Some(0), apisix),
         of("HAProxy", None, haproxy),
-        of("HAProxy, gateway behind it", Some(4), haproxy_behind),
+        of("HAProxy, gateway behind it", Some(6), haproxy_behind),
+        side("Envoy", None, envoy.addr, envoy),
+        side("Envoy with ext_proc", Some(8), envoy_asks.addr, (envoy_asks, asked)),
         side("the gateway alone", None, gateway, by_tcp),
     ])
 }
@@ -144,19 +190,26 @@ fn nginx_lua(decisions: &str) -> Outcome<Server> {
     rivals::nginx_on(PROXY_CORE, &changed, &[], vec![listen])
 }
 
-/// Whoever goes first changes from turn to turn.
-fn in_turns(
-    sides: &mut [Side],
-    turns: u32,
-    mut one: impl FnMut(&mut Side, u32) -> Outcome<()>,
-) -> Outcome<()> {
-    for turn in 0..turns {
-        for step in 0..sides.len() {
-            let place = (turn as usize + step) % sides.len();
-            one(&mut sides[place], turn)?;
-        }
-    }
-    Ok(())
+/// nginx with a plugin under the tests' stand-in of its gateway.
+fn nginx_shim(gateway: &str, shim: &str, decisions: &str) -> Outcome<Server> {
+    let path = |path: &str| fs::canonicalize(path).map_err(|error| format!("{path}: {error}"));
+    let (plugins, shims) = (path("plugins")?, path("crates/cli/tests/doors/shims")?);
+    let listen = loopback(free_ports(1)?[0]);
+    let conf = "on_loss = \"fail-closed\", on_disconnect = \"stops\"";
+    let http = format!(
+        "lua_package_path \"{0}/nginx/?.lua;{0}/{gateway}/?.lua;{1}/?.lua;/usr/share/lua/5.1/?.lua;;\"; \
+         lua_socket_log_errors off; \
+         init_by_lua_block {{ require \"resty.core\" shim = require \"{shim}\" shim.install() \
+         shim.load(\"sluicegate\", {{ decisions = \"{decisions}\", {conf} }}) }} \
+         log_by_lua_block {{ shim.log() }} \
+         upstream pods {{ server 0.0.0.1; balancer_by_lua_block {{ shim.balancer() }} keepalive 64; keepalive_requests 1000000000; }} \
+         server {{ listen {listen}; location / {{ lua_check_client_abort on; access_by_lua_block {{ shim.access() }} \
+         proxy_pass http://pods; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_next_upstream off; }} }}",
+        plugins.display(),
+        shims.display(),
+    );
+    let main = "load_module /usr/lib/nginx/modules/ndk_http_module.so; load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;";
+    rivals::Nginx { main, http: &http, ..rivals::Nginx::on(PROXY_CORE) }.start(vec![listen])
 }
 
 fn rows(section: &mut Section, sides: &[Side]) {

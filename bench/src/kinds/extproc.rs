@@ -66,13 +66,13 @@ impl Empty {
 }
 
 /// Sluicegate with the design's example in force and this door.
-struct Ours {
+pub(super) struct Ours {
     gateway: Gateway,
-    ext_proc: SocketAddr,
+    pub(super) ext_proc: SocketAddr,
 }
 
 impl Ours {
-    fn start(bin: &Path, pods: &[SocketAddr], core: &str) -> Outcome<Ours> {
+    pub(super) fn start(bin: &Path, pods: &[SocketAddr], core: &str) -> Outcome<Ours> {
         let ext_proc = loopback(free_ports(1)?[0]);
         let rules = format!("{}decisions: {{ext_proc: \"{ext_proc}\"}}\n", example(pods));
         Ok(Ours { gateway: Gateway::start(bin, &rules, Some(1), &["taskset", "-c", core])?, ext_proc })
@@ -130,8 +130,8 @@ fn alone(section: &mut Section, settings: &Settings, bin: &Path, pods: &[SocketA
     }
     section.note(format!(
         "{} alternating runs of {seconds:.0} s; the load, on the other core, keeps {} streams on each of {} connections in flight, \
-         sends what Envoy 1.40 sends, and resets each stream at its end as Envoy does. The empty server: the same tonic and hyper, \
-         answers `CONTINUE` at once and knows nothing of units.",
+         sends what Envoy 1.40 sends, and resets each stream at its end as Envoy does. The empty server: tonic's own on the same \
+         hyper, as one would write it; answers `CONTINUE` at once and knows nothing of units.",
         settings.runs,
         streams::STREAMS,
         streams::CONNECTIONS,
@@ -242,14 +242,15 @@ fn latency(section: &mut Section, settings: &Settings, sides: &[Side]) -> Outcom
 }
 
 /// The real Envoy with one worker thread.
-struct Envoy {
+pub(super) struct Envoy {
     process: Process,
-    addr: SocketAddr,
+    pub(super) addr: SocketAddr,
     _folder: TempDir,
 }
 
 impl Envoy {
-    fn start(ext_proc: Option<SocketAddr>, pods: &[SocketAddr]) -> Outcome<Envoy> {
+    /// Asks `ext_proc`, or nobody.
+    pub(super) fn start(ext_proc: Option<SocketAddr>, pods: &[SocketAddr]) -> Outcome<Envoy> {
         let ports = free_ports(2)?;
         let (listen, admin) = (loopback(ports[0]), loopback(ports[1]));
         let text = setting(ext_proc, pods, listen, admin)?;

@@ -57,7 +57,7 @@ pub(crate) struct Held {
     pub(crate) api: ApiId,
     /// [`short`](crate::names::short) of its name.
     pub(crate) api_short: u32,
-    /// `None` for an exempt api, and for an adopted lease whose units still count at its old gate.
+    /// `None` for an exempt api, and for an adopted lease whose units count at its old gate alone.
     pub(crate) lease: Option<Lease>,
     /// Units of an adopted lease.
     pub(crate) adopted: Option<u32>,

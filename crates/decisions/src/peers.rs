@@ -26,6 +26,10 @@ const CONNECT_MAX: Duration = Duration::from_secs(1);
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Where a gate is may be so old; that it is gone is never remembered.
 const FRESH: Duration = Duration::from_secs(1);
+/// Longest that a caller waits for the ledger to hear of what was adopted for it.
+const HEARD_MAX: Duration = Duration::from_secs(2);
+/// And how often is looked.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Connections kept per gate.
 const IDLE_MAX: usize = 8;
 /// Longest answer of another gate that is read whole.
@@ -48,6 +52,13 @@ pub trait Peers: Send + Sync + 'static {
 
     /// All other gates that live and can be called: name and base URL. May be a second old.
     fn others(&self) -> Vec<(String, String)>;
+
+    /// So long before the units of a gate that is gone come back, whoever adopted its leases counts them: longer than the
+    /// ledger needs to hear of it.
+    fn lead(&self) -> Duration;
+
+    /// Words of this gate's that the ledger has answered. One was under way at most when another was said.
+    fn answered(&self) -> u64;
 }
 
 /// What is known of a gate.
@@ -177,6 +188,21 @@ impl Peering {
     pub(crate) async fn others(&self) -> Vec<(String, String)> {
         let Some(peers) = self.peers.clone() else { return Vec::new() };
         tokio::task::spawn_blocking(move || peers.others()).await.unwrap_or_default()
+    }
+
+    /// See [`Peers::lead`].
+    pub(crate) fn lead(&self) -> Duration {
+        self.peers.as_ref().map_or(Duration::ZERO, |peers| peers.lead())
+    }
+
+    /// Waits until the ledger has heard what counts here now; in vain while it does not answer.
+    pub(crate) async fn heard(&self) {
+        let Some(peers) = &self.peers else { return };
+        let (before, start) = (peers.answered(), Instant::now());
+        // One that is under way says what counted before.
+        while peers.answered() < before + 2 && start.elapsed() < HEARD_MAX {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// The gate that sees to `key`, by what all gates know alike; `None`: this one.

@@ -298,3 +298,98 @@ async fn serve(door: Door, stream: Stream, _place: OwnedSemaphorePermit) {
     // What breaks a connection is its caller's affair.
     let _ = builder.serve_connection(io, service).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write};
+
+    use sluicegate_config::DoorAddress;
+    use sluicegate_testkit::wait::until;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(60);
+
+    /// A service of one pod of 4 units.
+    fn service() -> Decisions {
+        let rules = "pool: trial\npods:\n  - {name: a, url: \"http://127.0.0.1:9001\", capacity: 4}\n";
+        let config = sluicegate_config::parse("test.yaml", rules, &|_| None).expect("good rules").config;
+        let gate = Gate::new(config.policy.clone()).expect("a good policy");
+        let directory = Arc::new(Directory::new(&gate, &config));
+        let bound = Bound::listen(&DoorAddress::Tcp(([127, 0, 0, 1], 0).into())).expect("a free port");
+        Decisions::start(gate, directory, bound, &Settings { workers: 1, ..Settings::new() })
+            .expect("threads")
+    }
+
+    /// A connection to it whose caller reads nothing, and which is so full that nothing more can be written to it. And how
+    /// much is in it.
+    fn full(service: &Decisions) -> (UnixStream, usize) {
+        let (mut served, caller) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+        served.set_nonblocking(true).expect("a socket of ours");
+        caller.set_nonblocking(true).expect("a socket of ours");
+        let mut inside = 0;
+        loop {
+            match served.write(&[b'x'; 4096]) {
+                Ok(written) => inside += written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let places = Arc::new(Semaphore::new(1));
+        let place = places.clone().try_acquire_owned().expect("the only one");
+        let door = Door {
+            shared: service.shared.clone(),
+            tls: None,
+            places,
+            guarded: false,
+            stop: service.stop.subscribe(),
+        };
+        let served = UnixStream::from_std(served).expect("within a runtime");
+        tokio::spawn(serve(door, Stream::Unix(served), place));
+        (UnixStream::from_std(caller).expect("within a runtime"), inside)
+    }
+
+    async fn ask(caller: &mut UnixStream, body: &str) {
+        let head = "POST /v1/leases HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+        let text = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+        caller.write_all(text.as_bytes()).await.expect("that way is open");
+    }
+
+    #[tokio::test]
+    async fn a_lease_whose_answer_cannot_be_written_is_given_back() {
+        let service = service();
+        let shared = service.shared.clone();
+        let in_use = || shared.gate.snapshot().in_use;
+        for (round, body) in [
+            "{\"api\": \"default\", \"weight\": 3}",
+            "{\"api\": \"default\", \"weight\": 3, \"id\": \"mine\"}",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (mut caller, _) = full(&service);
+            ask(&mut caller, body).await;
+            until("the lease is given", SOON, || in_use() == 3).await;
+            drop(caller);
+            until("and given back", SOON, || in_use() == 0).await;
+            assert_eq!(service.counts()().undelivered, round as u64 + 1, "{body}");
+        }
+        // One that is read at last is the caller's, and stays.
+        let (mut caller, inside) = full(&service);
+        ask(&mut caller, "{\"api\": \"default\", \"weight\": 3, \"id\": \"read\"}").await;
+        until("the lease is given", SOON, || in_use() == 3).await;
+        let mut junk = vec![0; inside];
+        caller.read_exact(&mut junk).await.expect("what was in it");
+        let mut said = vec![0; 12];
+        caller.read_exact(&mut said).await.expect("the answer's begin");
+        assert_eq!(said, b"HTTP/1.1 201");
+        drop(caller);
+        let told = || shared.book.renew("read", None).is_some();
+        assert!(told() && in_use() == 3);
+        assert!(shared.book.end("read", crate::book::Ended::Done));
+        assert_eq!((in_use(), service.counts()().undelivered), (0, 2));
+        shared.gate.audit().expect("the books agree");
+    }
+}

@@ -11,6 +11,7 @@
 
 mod conduct;
 mod counts;
+mod grpc;
 mod linger;
 mod live;
 mod loud;
@@ -18,6 +19,7 @@ mod message;
 mod server;
 mod session;
 mod strays;
+mod wire;
 mod world;
 
 pub use live::Live;

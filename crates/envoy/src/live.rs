@@ -7,8 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use sluicegate::{ApiId, Ask, Gate, PodId};
 use sluicegate_config::{Config, OnDisconnect, PodSettings, Routes};
+
+use crate::message;
+use crate::session::AS_USUAL;
 
 /// The rules now in force.
 pub struct Live {
@@ -48,6 +52,8 @@ pub(crate) struct PodAt {
     pub(crate) address: Option<SocketAddr>,
     /// The same as the header's value.
     pub(crate) header: String,
+    /// The usual answer to a request that it is chosen for.
+    pub(crate) admitted: Bytes,
     /// It works on when its client is gone.
     pub(crate) continues: bool,
 }
@@ -147,9 +153,11 @@ impl PodAt {
                 None
             }
         };
+        let header = address.map(|address| address.to_string()).unwrap_or_default();
         PodAt {
             address,
-            header: address.map(|address| address.to_string()).unwrap_or_default(),
+            admitted: message::admitted(&header, Vec::new(), Some(AS_USUAL)),
+            header,
             continues: settings.on_disconnect == OnDisconnect::Continues,
         }
     }

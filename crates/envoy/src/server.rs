@@ -3,6 +3,7 @@
 //! Each connection (an Envoy's worker thread has one) lives on one thread with all its streams: nothing of a request crosses
 //! threads but the gate. Connections are dealt out in turn, because there are few of them.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -10,10 +11,8 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::ext_proc::v3::ProcessingRequest;
-use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::{
-    ExternalProcessor, ExternalProcessorServer,
-};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sluicegate::{Gate, Lease};
@@ -21,10 +20,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tonic::{Request, Response, Status, Streaming};
-use tower_service::Service;
 
 use crate::conduct::Conduct;
+use crate::grpc::{self, Inbound, Reply, Status};
 use crate::live::Live;
 use crate::session::Session;
 use crate::world::{Count, Settings, World};
@@ -250,13 +248,15 @@ async fn serve(
 ) {
     // Only speed is lost without it.
     let _ = stream.set_nodelay(true);
-    let door = ExternalProcessorServer::new(Door { world, conduct: Arc::default(), token });
-    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        door.clone().call(request)
+    let door = Door { world, conduct: Arc::default(), token };
+    let service = hyper::service::service_fn(move |request| {
+        std::future::ready(Ok::<_, Infallible>(door.answer(request)))
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
+        // Nobody reads the date of a stream.
+        .auto_date_header(false)
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(None)
@@ -288,22 +288,20 @@ struct Door {
     token: Option<Arc<str>>,
 }
 
-#[tonic::async_trait]
-impl ExternalProcessor for Door {
-    type ProcessStream = Session;
-
-    async fn process(
-        &self,
-        request: Request<Streaming<ProcessingRequest>>,
-    ) -> Result<Response<Session>, Status> {
-        if let Some(token) = &self.token {
-            let given = request.metadata().get("authorization").map_or(&b""[..], |value| value.as_bytes());
-            if !same(given, token.as_bytes()) {
-                return Err(Status::unauthenticated("send `authorization: Bearer` with decisions.token"));
-            }
+impl Door {
+    fn answer(&self, request: http::Request<Incoming>) -> http::Response<Reply> {
+        let value = |name| request.headers().get(name).map_or(&b""[..], http::HeaderValue::as_bytes);
+        if !value(CONTENT_TYPE).starts_with(b"application/grpc") {
+            return Reply::not_grpc();
+        }
+        if self.token.as_ref().is_some_and(|token| !same(value(AUTHORIZATION), token.as_bytes())) {
+            return Reply::refused(Status::UNAUTHENTICATED);
+        }
+        if let Some(status) = grpc::fault(&request) {
+            return Reply::refused(status);
         }
         let (world, conduct) = (Arc::clone(&self.world), Arc::clone(&self.conduct));
-        Ok(Response::new(Session::new(world, conduct, request.into_inner())))
+        Reply::stream(Session::new(world, conduct, Inbound::new(request.into_body())))
     }
 }
 

@@ -10,20 +10,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use envoy_types::pb::envoy::service::ext_proc::v3::processing_request::Request;
-use envoy_types::pb::envoy::service::ext_proc::v3::{
-    HttpHeaders, ProcessingRequest, ProcessingResponse, ProtocolConfiguration,
-};
+use bytes::Bytes;
 use sluicegate::{Acquire, Lease, Reason, Refusal};
 use sluicegate_config::EarlyEnd;
 use tokio::time::Sleep;
-use tokio_stream::Stream;
-use tonic::{Status, Streaming};
 
 use crate::conduct::{Conduct, Life, Verdict, Wish};
 use crate::counts::up;
-use crate::live::ApiRule;
-use crate::message::{self, Answered};
+use crate::grpc::{Inbound, Status};
+use crate::live::{ApiRule, Rules};
+use crate::message::{self, About, Answered, Bodies};
+use crate::wire::Malformed;
 use crate::world::World;
 
 /// Long streams look so often whether their time is over, or the server's.
@@ -32,15 +29,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TIME_MORE: Duration = Duration::from_secs(1);
 /// Whole seconds after which to come again when no pod is ready and the gate was not asked.
 const NO_POD_RETRY_S: u32 = 1;
+/// What nearly every admission asks of Envoy: its answer is written once for each pod.
+pub(crate) const AS_USUAL: (Wish, Bodies) = (Wish::Headers, Bodies::NONE);
 
 /// The answers of one stream.
 pub(crate) struct Session {
     world: Arc<World>,
     conduct: Arc<Conduct>,
-    inbound: Streaming<ProcessingRequest>,
+    inbound: Inbound,
     stage: Stage,
     /// To be sent, in order.
-    out: VecDeque<ProcessingResponse>,
+    out: VecDeque<Bytes>,
 }
 
 enum Stage {
@@ -60,12 +59,10 @@ struct Waiting {
     api: ApiRule,
     grpc: bool,
     forged: Vec<String>,
-    protocol: Option<ProtocolConfiguration>,
+    bodies: Bodies,
     since: Instant,
-    /// Envoy was asked for more time.
-    asked: bool,
     /// Answers to what came meanwhile; they follow the answer to the head.
-    kept: VecDeque<ProcessingResponse>,
+    kept: VecDeque<Bytes>,
 }
 
 struct Held {
@@ -84,49 +81,46 @@ struct Held {
 }
 
 impl Session {
-    pub(crate) fn new(
-        world: Arc<World>,
-        conduct: Arc<Conduct>,
-        inbound: Streaming<ProcessingRequest>,
-    ) -> Session {
+    pub(crate) fn new(world: Arc<World>, conduct: Arc<Conduct>, inbound: Inbound) -> Session {
         up(&world.counts.streams);
         Session { world, conduct, inbound, stage: Stage::Fresh, out: VecDeque::new() }
     }
 
     /// A message came.
-    fn take(&mut self, mut message: ProcessingRequest) {
-        if message.observability_mode {
+    fn take(&mut self, cx: &mut Context<'_>, message: &Bytes) -> Result<(), Malformed> {
+        let message = message::read(message)?;
+        if message.observability {
             self.bad_mode(
                 "observability_mode is on: Envoy does not wait for answers, so nothing can be admitted",
             );
             self.stage = Stage::Over;
-            return;
+            return Ok(());
         }
-        let Some(request) = message.request.take() else { return };
-        match (&mut self.stage, &request) {
-            (Stage::Fresh, Request::RequestHeaders(headers)) => self.begin(headers, message.protocol_config),
-            (Stage::Held(held), Request::ResponseHeaders(headers)) => {
-                let answered = message::answered(&message, headers);
+        let Some(about) = message.about else { return Ok(()) };
+        match (&mut self.stage, about) {
+            (Stage::Fresh, About::RequestHead(head)) => return self.begin(cx, head, message.bodies),
+            (Stage::Held(held), About::ResponseHead(head)) => {
+                let answered = message::answered(&message, head)?;
                 held.headers_came(&self.world, &self.conduct, &answered);
-                let timing = sluicegate::tower::server_timing(held.lease.waited());
-                self.out.push_back(message::passed_on(Some(&timing), &answered));
+                self.out.push_back(message::passed_on(held.lease.waited(), &answered));
                 self.pod_refused(answered.status);
             }
-            (Stage::Waiting(waiting), _) => waiting.kept.push_back(message::go_on(&request)),
-            (Stage::Fresh, _) => {
+            (Stage::Waiting(waiting), about) => waiting.kept.push_back(message::go_on(about)),
+            (Stage::Fresh, about) => {
                 self.bad_mode(
                     "the first message is not about request headers: set request_header_mode to SEND",
                 );
                 self.stage = Stage::Free;
-                self.out.push_back(message::go_on(&request));
+                self.out.push_back(message::go_on(about));
             }
-            _ => {
-                if let Stage::Held(held) = &mut self.stage {
+            (stage, about) => {
+                if let Stage::Held(held) = stage {
                     held.spoke = Instant::now();
                 }
-                self.out.push_back(message::go_on(&request));
+                self.out.push_back(message::go_on(about));
             }
         }
+        Ok(())
     }
 
     fn bad_mode(&self, what: &str) {
@@ -139,29 +133,40 @@ impl Session {
     }
 
     /// The request's head: which api, which units.
-    fn begin(&mut self, headers: &HttpHeaders, protocol: Option<ProtocolConfiguration>) {
+    fn begin(&mut self, cx: &mut Context<'_>, head: &[u8], bodies: Bodies) -> Result<(), Malformed> {
         let world = Arc::clone(&self.world);
         let rules = world.live.rules();
-        let head = message::head(headers, rules.fair_header.as_deref());
+        let head = message::head(head, rules.fair_header.as_deref())?;
         let api = rules.apis[rules.routes.find(head.method, head.path)];
         let now = Instant::now();
         if api.exempt {
-            return self.exempt(api, head.grpc, head.forged);
+            self.exempt(api, head.grpc, head.forged);
+            return Ok(());
         }
         if world.early_end == EarlyEnd::Refuse && self.conduct.verdict(now) == Verdict::EndsAtOnce {
             up(&world.counts.unproven);
-            return self.instead(&early_end_answer(&rules.pool), head.grpc, "early_end");
+            self.instead(&early_end_answer(&rules.pool), head.grpc, "early_end");
+            return Ok(());
         }
-        self.stage = Stage::Waiting(Box::new(Waiting {
-            acquire: world.gate.acquire(api.ask(head.key)),
-            api,
-            grpc: head.grpc,
-            forged: head.forged,
-            protocol,
-            since: now,
-            asked: false,
-            kept: VecDeque::new(),
-        }));
+        let mut acquire = world.gate.acquire(api.ask(head.key));
+        match Pin::new(&mut acquire).poll(cx) {
+            Poll::Ready(Ok(lease)) => self.admit(&rules, lease, api, bodies, head.forged, now),
+            Poll::Ready(Err(refusal)) => self.refuse(&refusal, head.grpc),
+            Poll::Pending => {
+                self.out.push_back(message::more_time(api.wait + TIME_MORE));
+                let (grpc, forged, kept) = (head.grpc, head.forged, VecDeque::new());
+                self.stage = Stage::Waiting(Box::new(Waiting {
+                    acquire,
+                    api,
+                    grpc,
+                    forged,
+                    bodies,
+                    since: now,
+                    kept,
+                }));
+            }
+        }
+        Ok(())
     }
 
     /// Holds nothing: the least used pod, and Envoy may end the stream.
@@ -195,43 +200,48 @@ impl Session {
     /// Looks whether there is room. Ready when the stage is another.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Stage::Waiting(waiting) = &mut self.stage else { return Poll::Ready(()) };
-        let outcome = match Pin::new(&mut waiting.acquire).poll(cx) {
-            Poll::Ready(outcome) => outcome,
-            Poll::Pending => {
-                if !std::mem::replace(&mut waiting.asked, true) {
-                    self.out.push_back(message::more_time(waiting.api.wait + TIME_MORE));
-                }
-                return Poll::Pending;
-            }
-        };
+        let outcome = ready!(Pin::new(&mut waiting.acquire).poll(cx));
         let Stage::Waiting(waiting) = std::mem::replace(&mut self.stage, Stage::Over) else {
             unreachable!("it waited a moment ago")
         };
+        let Waiting { api, grpc, forged, bodies, kept, .. } = *waiting;
         match outcome {
-            Ok(lease) => self.admit(lease, *waiting),
-            Err(refusal) => self.refuse(&refusal, waiting.grpc),
+            Ok(lease) => {
+                let world = Arc::clone(&self.world);
+                self.admit(&world.live.rules(), lease, api, bodies, forged, Instant::now());
+                self.out.extend(kept);
+            }
+            Err(refusal) => self.refuse(&refusal, grpc),
         }
         Poll::Ready(())
     }
 
-    fn admit(&mut self, lease: Lease, waiting: Waiting) {
+    fn admit(
+        &mut self,
+        rules: &Rules,
+        lease: Lease,
+        api: ApiRule,
+        bodies: Bodies,
+        forged: Vec<String>,
+        now: Instant,
+    ) {
         let wish = self.conduct.begin();
-        let rules = self.world.live.rules();
-        let pod = rules.pod(lease.pod()).map_or("", |pod| &pod.header);
-        let modes = Some((wish, waiting.protocol.as_ref()));
-        self.out.push_back(message::admitted(pod, waiting.forged, modes));
-        self.out.extend(waiting.kept);
-        let now = Instant::now();
+        let pod = rules.pod(lease.pod());
+        let answer = match pod {
+            Some(pod) if forged.is_empty() && (wish, bodies) == AS_USUAL => pod.admitted.clone(),
+            pod => message::admitted(pod.map_or("", |pod| &pod.header), forged, Some((wish, bodies))),
+        };
+        self.out.push_back(answer);
         self.stage = Stage::Held(Box::new(Held {
             lease,
-            api: waiting.api,
+            api,
             wish,
             since: now,
             spoke: now,
             answered: None,
             pod_works_on: false,
             over_hold: false,
-            look: Box::pin(tokio::time::sleep(LOOK_EVERY.min(waiting.api.max_hold))),
+            look: Box::pin(tokio::time::sleep(LOOK_EVERY.min(api.max_hold))),
         }));
     }
 
@@ -335,33 +345,32 @@ impl Held {
     }
 }
 
-impl Stream for Session {
-    type Item = Result<ProcessingResponse, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
+impl Session {
+    /// The next answer, or how the stream ends.
+    pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
         loop {
-            let waits = this.poll_room(cx).is_pending();
-            this.poll_time(cx);
-            if let Some(answer) = this.out.pop_front() {
-                return Poll::Ready(Some(Ok(answer)));
+            let waits = self.poll_room(cx).is_pending();
+            self.poll_time(cx);
+            if let Some(answer) = self.out.pop_front() {
+                return Poll::Ready(Ok(answer));
             }
-            if matches!(this.stage, Stage::Over) {
-                return Poll::Ready(None);
+            if matches!(self.stage, Stage::Over) {
+                return Poll::Ready(Err(Status::OK));
             }
-            match ready!(Pin::new(&mut this.inbound).poll_next(cx)) {
-                Some(Ok(message)) => this.take(message),
-                // Half-closed, reset, or the connection is lost: the request is over, and so is a wait for room.
-                Some(Err(_)) | None => {
-                    this.finish(waits);
-                    return Poll::Ready(None);
-                }
-            }
+            let status = match ready!(self.inbound.poll_message(cx)) {
+                Some(Ok(message)) => match self.take(cx, &message) {
+                    Ok(()) => continue,
+                    Err(Malformed) => Status::MALFORMED,
+                },
+                Some(Err(status)) => status,
+                None => Status::OK,
+            };
+            // Half-closed, reset, or the connection is lost: the request is over, and so is a wait for room.
+            self.finish(waits);
+            return Poll::Ready(Err(status));
         }
     }
-}
 
-impl Session {
     /// The stream has ended.
     fn finish(&mut self, waits: bool) {
         match std::mem::replace(&mut self.stage, Stage::Over) {

@@ -102,8 +102,12 @@ impl World {
         if upstream.is_empty() {
             return;
         }
-        let chosen = lease.pod();
-        match self.live.rules().pod_at(upstream) {
+        let (chosen, rules) = (lease.pod(), self.live.rules());
+        if rules.pod(chosen).is_some_and(|pod| pod.header == upstream) {
+            return self.strays.hit(chosen);
+        }
+        // Written in another way, perhaps.
+        match rules.pod_at(upstream) {
             Some(pod) if pod == chosen => self.strays.hit(pod),
             Some(pod) => {
                 lease.move_to(pod);

@@ -1,4 +1,4 @@
-//! An ext_proc server that decides nothing: the same tonic and hyper as ours, `CONTINUE` at once.
+//! An ext_proc server that decides nothing: tonic's server on the hyper that ours has too, `CONTINUE` at once.
 
 use std::net::SocketAddr;
 use std::pin::Pin;

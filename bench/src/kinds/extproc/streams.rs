@@ -1,5 +1,6 @@
 //! A load of gRPC streams, as Envoy's ext_proc filter opens them.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -114,9 +115,9 @@ async fn one(client: SendRequest<Bytes>, words: &Words, talk: Talk) -> Result<()
     let (answer, mut out) = client.send_request(words.request(), false)?;
     out.send_data(words.request_head.clone(), false)?;
     let mut answers = answer.await?.into_body();
-    next(&mut answers).await?;
+    let admitted = next(&mut answers).await?;
     if matches!(talk, Talk::Both) {
-        out.send_data(words.response_head.clone(), false)?;
+        out.send_data(words.response_head(pod_named(&admitted)), false)?;
         next(&mut answers).await?;
     }
     out.send_reset(h2::Reason::CANCEL);
@@ -124,16 +125,34 @@ async fn one(client: SendRequest<Bytes>, words: &Words, talk: Talk) -> Result<()
 }
 
 /// One answer; each fits a frame, and none is empty.
-async fn next(answers: &mut h2::RecvStream) -> Result<(), h2::Error> {
+async fn next(answers: &mut h2::RecvStream) -> Result<Bytes, h2::Error> {
     let data = answers.data().await.ok_or(h2::Error::from(h2::Reason::NO_ERROR))??;
-    answers.flow_control().release_capacity(data.len())
+    answers.flow_control().release_capacity(data.len())?;
+    Ok(data)
 }
+
+/// The pod that an answer names, if it does. Searched for, because decoding would cost the load more than the server.
+fn pod_named(answer: &[u8]) -> &[u8] {
+    let name = POD_HEADER.as_bytes();
+    let Some(at) = answer.windows(name.len()).position(|part| part == name) else { return ANY_POD };
+    // The value is the next field: its tag, its length, its bytes.
+    let [RAW_VALUE, len, rest @ ..] = &answer[at + name.len()..] else { return ANY_POD };
+    rest.get(..usize::from(*len)).unwrap_or(ANY_POD)
+}
+
+/// As Envoy obeys it, `override_host` with this header.
+const POD_HEADER: &str = "x-sg-pod";
+/// Where a request runs for which no pod was named.
+const ANY_POD: &[u8] = b"127.0.0.1:9001";
+/// Field 3 of a `HeaderValue`, which holds bytes.
+const RAW_VALUE: u8 = 3 << 3 | 2;
 
 /// What Envoy sends with `examples/envoy/envoy.yaml`.
 struct Words {
     target: SocketAddr,
     request_head: Bytes,
-    response_head: Bytes,
+    /// By the pod that answered.
+    response_heads: RefCell<HashMap<Vec<u8>, Bytes>>,
 }
 
 impl Words {
@@ -144,10 +163,18 @@ impl Words {
             protocol_config: Some(ProtocolConfiguration::default()),
             ..ProcessingRequest::default()
         };
+        Words { target, request_head: framed(&first), response_heads: RefCell::default() }
+    }
+
+    /// The answer of this pod.
+    fn response_head(&self, pod: &[u8]) -> Bytes {
+        if let Some(known) = self.response_heads.borrow().get(pod) {
+            return known.clone();
+        }
         let response = [(":status", "200"), ("content-type", "text/plain")];
-        let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+        let address = Kind::StringValue(String::from_utf8_lossy(pod).into_owned());
         let fields = HashMap::from([
-            ("upstream.address".to_owned(), text("127.0.0.1:9001")),
+            ("upstream.address".to_owned(), Value { kind: Some(address) }),
             ("response.flags".to_owned(), Value { kind: Some(Kind::NumberValue(0.0)) }),
         ]);
         let second = ProcessingRequest {
@@ -155,7 +182,9 @@ impl Words {
             attributes: HashMap::from([("envoy.filters.http.ext_proc".to_owned(), Struct { fields })]),
             ..ProcessingRequest::default()
         };
-        Words { target, request_head: framed(&first), response_head: framed(&second) }
+        let said = framed(&second);
+        self.response_heads.borrow_mut().insert(pod.to_vec(), said.clone());
+        said
     }
 
     fn request(&self) -> http::Request<()> {

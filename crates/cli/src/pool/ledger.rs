@@ -83,7 +83,11 @@ pub(crate) fn connection(redis: &RedisSettings) -> Settings {
 }
 
 /// The other gates of a pool, as the ledger knows them.
-pub(crate) struct Others(pub(crate) Gate);
+pub(crate) struct Others {
+    pub(crate) gate: Gate,
+    /// The pool's.
+    pub(crate) ttl: Duration,
+}
 
 /// A gate's name in the ids of its leases.
 pub(crate) fn name(id: GateId) -> String {
@@ -92,14 +96,14 @@ pub(crate) fn name(id: GateId) -> String {
 
 impl Peers for Others {
     fn find(&self, wanted: &str) -> Peer {
-        let alive = match self.0.gates_now() {
+        let alive = match self.gate.gates_now() {
             Ok(alive) => alive,
             Err(error) => return Peer::Unsure(error.to_string()),
         };
         if let Some(gate) = alive.iter().find(|gate| name(gate.id) == wanted) {
             return gate.label.split_once(AT).map_or(Peer::Hidden, |(_, url)| Peer::At(url.to_owned()));
         }
-        match self.0.gone() {
+        match self.gate.gone() {
             Ok(gone) => gone
                 .iter()
                 .filter(|gate| name(gate.id) == wanted)
@@ -111,9 +115,18 @@ impl Peers for Others {
     }
 
     fn others(&self) -> Vec<(String, String)> {
-        let own = self.0.ledger().id;
-        let others = self.0.gates().into_iter().filter(|gate| Some(gate.id) != own);
+        let own = self.gate.ledger().id;
+        let others = self.gate.gates().into_iter().filter(|gate| Some(gate.id) != own);
         others.filter_map(|gate| Some((name(gate.id), gate.label.split_once(AT)?.1.to_owned()))).collect()
+    }
+
+    /// A gate that has said nothing for so long is gone itself.
+    fn lead(&self) -> Duration {
+        self.ttl
+    }
+
+    fn answered(&self) -> u64 {
+        self.gate.ledger().exchanges
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct Terms {
     pub(crate) admission: String,
     /// More keys of `decisions`, each with a comma before it.
     pub(crate) decisions: String,
+    /// Further lines of the configuration.
+    pub(crate) rules: String,
     /// Further arguments of `run`.
     pub(crate) args: Vec<String>,
 }
@@ -50,6 +52,7 @@ impl Terms {
             on_disconnect: OnDisconnect::Stops,
             admission: "wait: 1s".to_owned(),
             decisions: String::new(),
+            rules: String::new(),
             args: Vec::new(),
         }
     }
@@ -98,13 +101,14 @@ impl Ground {
         let (decisions, admin) = (loopback(free_port()), loopback(free_port()));
         let dir = tempfile::tempdir().unwrap();
         let mut ground = Ground { program: None, pods, decisions, admin, terms, dir };
-        std::fs::write(ground.dir().join("sluicegate.yaml"), ground.yaml()).unwrap();
+        std::fs::write(ground.dir().join("sluicegate.yaml"), ground.yaml(decisions, admin)).unwrap();
         ground.revive().await;
         ground
     }
 
-    fn yaml(&self) -> String {
-        let Terms { asks, on_disconnect, admission, decisions, .. } = &self.terms;
+    /// The configuration of a program that listens there.
+    fn yaml(&self, asked_at: SocketAddr, admin: SocketAddr) -> String {
+        let Terms { asks, on_disconnect, admission, decisions, rules, .. } = &self.terms;
         // Pods that stop notice a cut connection a moment after the proxy has cut it.
         let manners = match on_disconnect {
             OnDisconnect::Stops => "on_disconnect: stops, settle: 20ms",
@@ -127,8 +131,7 @@ impl Ground {
             Asks::ExtProc => "ext_proc",
         };
         yaml + &format!(
-            "admission: {{{admission}}}\ndecisions: {{{listener}: \"{}\"{decisions}}}\nadmin: {{listen: \"{}\"}}\n",
-            self.decisions, self.admin
+            "admission: {{{admission}}}\ndecisions: {{{listener}: \"{asked_at}\"{decisions}}}\nadmin: {{listen: \"{admin}\"}}\n{rules}\n"
         )
     }
 

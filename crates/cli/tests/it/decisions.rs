@@ -18,7 +18,12 @@ pub(crate) struct Deciding {
 
 impl Deciding {
     pub(crate) fn start(rules: &str) -> Deciding {
-        let listeners = "decisions: {http: \"127.0.0.1:0\"}\nadmin: {listen: \"127.0.0.1:0\"}\n";
+        Deciding::at(rules, "http: \"127.0.0.1:0\"")
+    }
+
+    /// With these keys of `decisions`.
+    pub(crate) fn at(rules: &str, decisions: &str) -> Deciding {
+        let listeners = format!("decisions: {{{decisions}}}\nadmin: {{listen: \"127.0.0.1:0\"}}\n");
         let folder = Folder::new(&format!("{rules}\n{listeners}"));
         let mut process =
             Process::start(env!("CARGO_BIN_EXE_sluicegate"), &["run", "-c", folder.config().as_str()]);

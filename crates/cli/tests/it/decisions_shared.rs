@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 use sluicegate_testkit::client::{Answer, Raw, send};
+use sluicegate_testkit::ports::{free_port, loopback};
+use sluicegate_testkit::proxy::TcpProxy;
 use sluicegate_testkit::redis::{Redis, RedisOptions};
 
 use crate::SOON;
@@ -10,13 +12,17 @@ use crate::registered::until;
 
 /// One pod of 4 units. Short holds, so that what a dead gate held comes back within seconds: ttl + twice `max_hold`.
 fn gate(redis: &Redis) -> Deciding {
-    Deciding::start(&format!(
+    Deciding::start(&rules(redis))
+}
+
+fn rules(redis: &Redis) -> String {
+    format!(
         "pool: shop\npods:\n  - {{name: a, url: \"http://127.0.0.1:9001\", capacity: 4}}\n\
          apis:\n  - {{name: light, match: \"GET /light\", weight: 1, wait: 0}}\n  \
          - {{name: heavy, weight: 3, wait: 60s}}\n\
          admission: {{max_hold: 1s}}\nledger: {{redis: \"redis://{}\", ttl: 1s}}\n",
         redis.addr()
-    ))
+    )
 }
 
 async fn both(redis: &Redis) -> (Deciding, Deciding) {
@@ -77,6 +83,28 @@ async fn a_call_that_reaches_another_gate_is_passed_on() {
     assert_eq!(renew(&two, &lease).await.head.status, 404);
 }
 
+/// Where a gate says that it is, the others look for it, and nowhere else.
+#[tokio::test]
+async fn calls_go_where_a_gate_advertises() {
+    let redis = Redis::with(RedisOptions::tcp());
+    let listen = loopback(free_port());
+    let road = TcpProxy::start(listen);
+    let place = format!("http: \"{listen}\", advertise: \"{}\"", road.addr());
+    let (one, two) = (Deciding::at(&rules(&redis), &place), gate(&redis));
+    until(two.admin, "both gates", |state| state["gates"].as_array().unwrap().len() == 2).await;
+    let lease = one.lease(json!({"api": "heavy", "hold_ms": 60_000})).await;
+    assert_eq!(road.connections(), 0);
+    let renewed = renew(&two, &lease).await;
+    assert_eq!(renewed.head.status, 200, "{}", renewed.text());
+    assert_eq!(road.connections(), 1, "kept for the next call");
+    road.blackhole();
+    let refused = renew(&two, &lease).await;
+    assert_eq!((refused.head.status, refused.head.header("x-sluicegate-reason")), (503, "gate_silent"));
+    road.heal();
+    assert_eq!(two.give_back(&lease).await, 204);
+    until_in_use(&one, 0).await;
+}
+
 #[tokio::test]
 async fn a_key_has_one_lease_in_the_whole_pool() {
     let redis = Redis::with(RedisOptions::tcp());
@@ -102,39 +130,48 @@ async fn a_key_has_one_lease_in_the_whole_pool() {
     until_in_use(&two, 0).await;
 }
 
-#[tokio::test]
-async fn a_lease_outlives_its_gate() {
-    let redis = Redis::with(RedisOptions::tcp());
-    let (mut one, two) = both(&redis).await;
-    let lease = one.lease(json!({"api": "heavy", "hold_ms": 60_000})).await;
-    // Its units must have been told before it dies.
+/// Kills a gate whose lease of 3 units the others know of.
+async fn lost(mut one: Deciding, two: &Deciding) {
     until(two.admin, "the other's units", |state| {
         state["gates"].as_array().unwrap().iter().any(|gate| gate["in_use"] == 3)
     })
     .await;
     one.process.signal("KILL");
     one.process.exit(SOON);
+}
+
+/// Renews a lease of a dead gate until it is adopted.
+async fn adopted(two: &Deciding, lease: &Value) -> Value {
     let begin = std::time::Instant::now();
-    let adopted = loop {
-        let answer = renew(&two, &lease).await;
+    loop {
+        let answer = renew(two, lease).await;
         match answer.head.status {
             // The ledger may still count its gate as alive.
             503 => assert_eq!(answer.head.header("x-sluicegate-reason"), "gate_silent"),
-            200 => break answer.json().unwrap(),
+            200 => return answer.json().unwrap(),
             _ => panic!("{}", answer.text()),
         }
         assert!(begin.elapsed() < SOON, "never adopted");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_lease_outlives_its_gate() {
+    let redis = Redis::with(RedisOptions::tcp());
+    let (one, two) = both(&redis).await;
+    let lease = one.lease(json!({"api": "heavy", "hold_ms": 60_000})).await;
+    lost(one, &two).await;
+    let adopted = adopted(&two, &lease).await;
     for key in ["id", "pod", "url", "weight"] {
         assert_eq!(adopted[key], lease[key], "{key}");
     }
     assert_eq!((&adopted["adopted"], &adopted["expires_in_ms"]), (&true.into(), &60_000.into()));
-    // Still counted where they were, and only there.
+    // Still counted where they were.
     let refused =
         send(two.decisions, "POST", "/v1/leases", "{\"api\": \"light\", \"weight\": 2}").await.unwrap();
     assert_eq!(refused.head.status, 429, "{}", refused.text());
-    // When the ledger has given them back they count here.
+    // Before the ledger gives them back they count here.
     until_in_use(&two, 3).await;
     let refused =
         send(two.decisions, "POST", "/v1/leases", "{\"api\": \"light\", \"weight\": 2}").await.unwrap();
@@ -152,14 +189,9 @@ async fn a_lease_outlives_its_gate() {
 #[tokio::test]
 async fn a_return_to_a_dead_gate_frees_nothing_early_and_nothing_twice() {
     let redis = Redis::with(RedisOptions::tcp());
-    let (mut one, two) = both(&redis).await;
+    let (one, two) = both(&redis).await;
     let lease = one.lease(json!({"api": "heavy", "hold_ms": 60_000})).await;
-    until(two.admin, "the other's units", |state| {
-        state["gates"].as_array().unwrap().iter().any(|gate| gate["in_use"] == 3)
-    })
-    .await;
-    one.process.signal("KILL");
-    one.process.exit(SOON);
+    lost(one, &two).await;
     for _ in 0..2 {
         assert_eq!(two.give_back(&lease).await, 204);
     }
@@ -170,4 +202,36 @@ async fn a_return_to_a_dead_gate_frees_nothing_early_and_nothing_twice() {
     let all = two.lease(json!({"api": "light", "weight": 4, "wait_ms": 60_000})).await;
     until_in_use(&two, 4).await;
     assert_eq!(two.give_back(&all).await, 204);
+}
+
+/// The units of an adopted lease go from the dead gate to its heir, and nobody who waits elsewhere gets hold of them.
+#[tokio::test]
+async fn adopted_units_count_at_every_moment() {
+    let redis = Redis::with(RedisOptions::tcp());
+    let (one, two) = both(&redis).await;
+    let three = gate(&redis);
+    until(three.admin, "all gates", |state| state["gates"].as_array().unwrap().len() == 3).await;
+    let lease = one.lease(json!({"api": "heavy", "hold_ms": 60_000})).await;
+    lost(one, &two).await;
+    adopted(&two, &lease).await;
+    // The pod has 4 units, of which 3 run.
+    let ask = |weight: u32| json!({"api": "light", "weight": weight, "wait_ms": 60_000, "hold_ms": 60_000});
+    let mut too_much = begin(&three, ask(2)).await;
+    until(three.admin, "a waiting ask", |state| own(state)["waiting"] == 1).await;
+    // While they count twice there is no room for anything; then for this one.
+    let fits = begin(&three, ask(1)).await.answer().await.unwrap();
+    assert_eq!(fits.head.status, 201, "{}", fits.text());
+    // Whoever is the heir.
+    let units = |state: &Value| {
+        state["gates"].as_array().unwrap().iter().map(|gate| gate["in_use"].as_u64().unwrap()).sum::<u64>()
+    };
+    until(two.admin, "all units", |state| units(state) == 4).await;
+    until(three.admin, "still waits", |state| own(state)["waiting"] == 1).await;
+    assert_eq!(two.give_back(&lease).await, 204);
+    let late = too_much.answer().await.unwrap();
+    assert_eq!(late.head.status, 201, "{}", late.text());
+    for lease in [fits, late] {
+        assert_eq!(three.give_back(&lease.json().unwrap()).await, 204);
+    }
+    until(two.admin, "nothing in use", |state| units(state) == 0).await;
 }

@@ -14,7 +14,7 @@ impl Book {
         self.lock().find_mut(name).is_some()
     }
 
-    /// Takes a lease over. Its units do not count here yet. `None`: it was given back before. True if it is the first of
+    /// Takes a lease over. Its units do not count here before [`Book::count_adopted`]. `None`: it was given back before. True if it is the first of
     /// its gate to wait for that.
     pub(crate) fn adopt(&self, id: &str, adoption: Adoption) -> Option<bool> {
         let Adoption { gate, api, pod, weight, hold } = adoption;
@@ -37,21 +37,29 @@ impl Book {
         Some(is_first)
     }
 
-    /// The units of `gate` have come back from the ledger: what was adopted of it counts here from now on.
+    /// What was adopted of `gate` counts here from now on, if it does not yet.
     pub(crate) fn count_adopted(&self, gate: &str) {
-        let keys = self.lock().adopted.remove(gate).unwrap_or_default();
+        let keys = self.lock().adopted.get(gate).cloned().unwrap_or_default();
         for key in keys {
             let Some((api, pod, weight)) = self.uncounted(&key) else { continue };
             // The gate's lock is not taken under the book's.
             let mut lease = self.gate.adopt(api, pod, weight);
             let mut state = self.lock();
-            if let Some(Stage::Held(held)) = state.entry_mut(&key).map(|entry| &mut entry.stage) {
+            if let Some(Stage::Held(held)) = state.entry_mut(&key).map(|entry| &mut entry.stage)
+                && held.lease.is_none()
+            {
                 held.lease = lease.take();
             }
             drop(state);
-            // Still there if it was given back meanwhile.
+            // Still there if it was given back or counted meanwhile.
             drop(lease);
         }
+    }
+
+    /// The units of `gate` have come back from the ledger: from now on what was adopted of it is this gate's alone.
+    pub(crate) fn settle_adopted(&self, gate: &str) {
+        self.count_adopted(gate);
+        self.lock().adopted.remove(gate);
     }
 
     fn uncounted(&self, key: &Key) -> Option<(ApiId, PodId, u32)> {

@@ -24,7 +24,7 @@ pub(super) struct State {
     /// The same in order of time.
     ended_order: VecDeque<(Instant, Name)>,
     pub(super) parked: ParkedByName,
-    /// Leases of gates that are gone, whose units do not count here yet.
+    /// Leases of gates that are gone and whose units have not come back.
     pub(super) adopted: HashMap<String, Vec<Key>>,
     next_serial: u64,
 }

@@ -19,7 +19,7 @@ use crate::server::Shared;
 
 /// A gate that is gone is looked at so often while leases of it wait to be counted here.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// And when its units are due, which come back with somebody's next exchange.
+/// And not more often than that.
 const LOOK_LEAST: Duration = Duration::from_millis(5);
 /// A return whose gate does not answer is tried again so often, and so many times: longer than any ttl.
 const AGAIN: (Duration, u32) = (Duration::from_millis(500), 700);
@@ -98,11 +98,15 @@ pub(super) async fn renew(shared: &Arc<Shared>, call: &Call, id: &Id<'_>) -> Ren
         Peer::Unknown => adopted_elsewhere(shared, call, id, asked)
             .await
             .unwrap_or_else(|| Renewal::Answered(no_such_lease())),
-        Peer::Gone(back) => match adopted_elsewhere(shared, call, id, asked).await {
-            Some(answer) => answer,
-            None if adopt(shared, id, back) => Renewal::Here,
-            None => Renewal::Answered(no_such_lease()),
-        },
+        Peer::Gone(back) => {
+            if let Some(answer) = adopted_elsewhere(shared, call, id, asked).await {
+                return answer;
+            }
+            match adopt(shared, id, back).await {
+                true => Renewal::Here,
+                false => Renewal::Answered(no_such_lease()),
+            }
+        }
     }
 }
 
@@ -136,41 +140,54 @@ async fn adopted_elsewhere(shared: &Shared, call: &Call, id: &Id<'_>, asked: Opt
     None
 }
 
-/// Takes a lease over. Its units count at its old gate until the ledger gives them back; from then on they count here.
-fn adopt(shared: &Arc<Shared>, id: &Id<'_>, back: Duration) -> bool {
+/// Takes a lease over. Its units count at its old gate until the ledger gives them back, and here from some time before that:
+/// at no moment do they count nowhere, or somebody else would be given them.
+async fn adopt(shared: &Arc<Shared>, id: &Id<'_>, back: Duration) -> bool {
     let Some(tag) = id.tag else { return false };
     let rules = shared.directory.rules();
     let (Some(api), Some(pod)) = (rules.api_short(tag.api), rules.pod_short(tag.pod)) else { return false };
-    let gate = id.gate.expect("an id without a gate is this gate's own").to_owned();
+    let gate = id.gate.expect("an id without a gate is this gate's own");
     let adoption = Adoption {
-        gate: gate.clone(),
+        gate: gate.to_owned(),
         api: api.id,
         pod: Arc::clone(pod),
         weight: tag.weight,
         hold: api.max_hold,
     };
-    match shared.book.adopt(id.text, adoption) {
-        None => return false,
-        Some(is_first) => {
-            if is_first {
-                tokio::spawn(count_when_back(shared.clone(), gate, back));
-            }
+    let Some(is_first) = shared.book.adopt(id.text, adoption) else { return false };
+    if is_first {
+        tokio::spawn(count_in_time(shared.clone(), gate.to_owned(), back));
+    }
+    if back <= shared.peering.lead() {
+        // They come back soon. The caller may rely on it only if the ledger heard of it in time.
+        shared.book.count_adopted(gate);
+        shared.peering.heard().await;
+        if shared.peering.find(gate, true).await == Peer::Unknown {
+            shared.book.end(id.text, Ended::Done);
+            return false;
         }
     }
     shared.counters.adopted.one();
     true
 }
 
-/// Waits until the units of a gate that is gone have come back, and counts what was adopted of it.
-async fn count_when_back(shared: Arc<Shared>, gate: String, mut back: Duration) {
+/// Counts what was adopted of a gate that is gone, before its units come back; and sees to the end of that time.
+async fn count_in_time(shared: Arc<Shared>, gate: String, mut back: Duration) {
+    let lead = shared.peering.lead();
     loop {
-        tokio::time::sleep(back.clamp(LOOK_LEAST, LOOK_EVERY)).await;
+        let rest = back.saturating_sub(lead);
+        if rest.is_zero() {
+            shared.book.count_adopted(&gate);
+        }
+        let pause = if rest.is_zero() { LOOK_EVERY } else { rest.clamp(LOOK_LEAST, LOOK_EVERY) };
+        tokio::time::sleep(pause).await;
         match shared.peering.find(&gate, true).await {
             Peer::Gone(left) => back = left,
-            Peer::Unknown => return shared.book.count_adopted(&gate),
+            Peer::Unknown => return shared.book.settle_adopted(&gate),
             // It was only paused, and has come back with all its leases: calls go to it again.
             Peer::At(_) | Peer::Hidden => return shared.book.forget_adopted(&gate),
-            Peer::Unsure(_) => back = LOOK_EVERY,
+            // Nothing comes back while the ledger does not answer.
+            Peer::Unsure(_) => {}
         }
     }
 }

@@ -53,10 +53,19 @@ fn others_may_not_reach_a_door_without_a_lock() {
 }
 
 /// One `POST` over any stream; the whole answer, up to its close.
-async fn post(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<String> {
-    let body = "{\"api\": \"light\"}";
+async fn post(stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<String> {
+    call(stream, "POST", "/v1/leases", "{\"api\": \"light\"}").await
+}
+
+/// One call over any stream; the whole answer, up to its close.
+pub(crate) async fn call(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    method: &str,
+    target: &str,
+    body: &str,
+) -> std::io::Result<String> {
     let head = format!(
-        "POST /v1/leases HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all((head + body).as_bytes()).await?;
@@ -91,13 +100,13 @@ async fn a_unix_socket_is_as_good_and_its_file_goes() {
 }
 
 /// An authority, and what it issued, in a folder.
-struct Authority {
+pub(crate) struct Authority {
     folder: tempfile::TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub(crate) fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -106,11 +115,11 @@ impl Authority {
         Authority { folder, issuer }
     }
 
-    fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    fn issue(&self, host: &str) -> (PathBuf, PathBuf) {
+    pub(crate) fn issue(&self, host: &str) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
@@ -123,7 +132,7 @@ impl Authority {
     }
 }
 
-fn connector(ca: PathBuf, identity: Option<(PathBuf, PathBuf)>) -> TlsConnector {
+pub(crate) fn connector(ca: PathBuf, identity: Option<(PathBuf, PathBuf)>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

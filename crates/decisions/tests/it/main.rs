@@ -6,6 +6,7 @@ mod access;
 mod ends;
 mod leases;
 mod line;
+mod peers;
 mod random;
 mod waiting;
 mod world;

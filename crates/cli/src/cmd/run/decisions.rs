@@ -54,7 +54,7 @@ pub(super) fn start(door: Door, config: &Config, pool: &Arc<Pool>) -> Result<Dec
         pods: Some(Arc::new(move |call: PodCall| {
             pod_call(registry.as_ref(), &call.method, &call.name, &call.headers, &call.body)
         })),
-        ..shared(pool)
+        ..shared(pool, config)
     };
     let service = Decisions::start(pool.gate.clone(), Arc::clone(&pool.directory), door.bound, &settings);
     let service = service.map_err(|error| Failure::of("no decision service", &error))?;
@@ -68,10 +68,13 @@ pub(super) fn start(door: Door, config: &Config, pool: &Arc<Pool>) -> Result<Dec
 }
 
 /// Over a shared ledger a gate's name is the ledger's, so that the others know whose a lease is.
-fn shared(pool: &Pool) -> Settings {
-    let Some(id) = pool.gate.ledger().id else { return Settings::new() };
+fn shared(pool: &Pool, config: &Config) -> Settings {
+    let (Some(id), LedgerSettings::Redis(redis)) = (pool.gate.ledger().id, &config.ledger) else {
+        return Settings::new();
+    };
     let gate = GateName::new(&ledger::name(id)).expect("hexadecimal digits are a name");
-    Settings { gate, peers: Some(Arc::new(Others(pool.gate.clone()))), ..Settings::new() }
+    let others = Others { gate: pool.gate.clone(), ttl: redis.ttl };
+    Settings { gate, peers: Some(Arc::new(others)), ..Settings::new() }
 }
 
 /// What a drain left; to be dropped when the ledger has been told that this gate goes.
