@@ -106,6 +106,15 @@ public final class Lease implements AutoCloseable {
     }
 
     /**
+     * Whether it was given back.
+     *
+     * @return true after {@link #close()}
+     */
+    public boolean isClosed() {
+        return stage.get() == CLOSED;
+    }
+
+    /**
      * Gives the pod's own units back ahead of {@link #close()}: before the last byte of the answer goes out, because
      * whoever reads that byte may hand the pod its next request at once.
      */

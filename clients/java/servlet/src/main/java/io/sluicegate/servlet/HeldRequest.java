@@ -43,7 +43,12 @@ final class HeldRequest extends HttpServletRequestWrapper {
         @Override
         public void complete() {
             hold.lastByte();
-            context.complete();
+            try {
+                context.complete();
+            } catch (IllegalStateException e) {
+                hold.completedInVain();
+                throw e;
+            }
         }
 
         @Override
@@ -63,16 +68,19 @@ final class HeldRequest extends HttpServletRequestWrapper {
 
         @Override
         public void dispatch() {
+            hold.dispatchAsked();
             context.dispatch();
         }
 
         @Override
         public void dispatch(String path) {
+            hold.dispatchAsked();
             context.dispatch(path);
         }
 
         @Override
         public void dispatch(ServletContext servlets, String path) {
+            hold.dispatchAsked();
             context.dispatch(servlets, path);
         }
 

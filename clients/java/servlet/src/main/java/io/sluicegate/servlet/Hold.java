@@ -23,6 +23,10 @@ final class Hold implements AsyncListener {
     private volatile boolean async;
     /** A write failed: the client is gone. */
     private volatile boolean broken;
+    /** The dispatch under way is through: what goes on is asynchronous. */
+    private volatile boolean returned;
+    /** Another dispatch was asked for and has not begun. */
+    private volatile boolean dispatchDue;
 
     Hold(Lease lease) {
         this.lease = lease;
@@ -33,8 +37,27 @@ final class Hold implements AsyncListener {
         lease.releaseLocal();
     }
 
+    /**
+     * Tomcat may forget a request whose connection broke while it still wound up the dispatch that began the asynchronous
+     * work (once in some 10^5 requests that are broken off): no listener hears of it, not even of the time-out. So a failed
+     * write is the end, as soon as there is no dispatch whose return is.
+     */
     void writeFailed() {
         broken = true;
+        if (returned) {
+            end();
+        }
+    }
+
+    void dispatchAsked() {
+        dispatchDue = true;
+    }
+
+    /** Completed by the handler, and the container knew of nothing to complete: the same, seen from the other side. */
+    void completedInVain() {
+        if (returned && !dispatchDue) {
+            end();
+        }
     }
 
     void end() {
@@ -42,6 +65,8 @@ final class Hold implements AsyncListener {
     }
 
     void dispatchBegins() {
+        dispatchDue = false;
+        returned = false;
         async = false;
     }
 
@@ -53,6 +78,8 @@ final class Hold implements AsyncListener {
 
     /** {@code original}: the request as the container knows it. */
     void dispatchEnded(ServletRequest original) {
+        // Before the look at `broken`: one of the two threads sees what the other wrote.
+        returned = true;
         if (broken) {
             // Tomcat forgets a request whose connection broke within the dispatch that began asynchronous work: no
             // listener hears of it, unless the handler let the exception pass.

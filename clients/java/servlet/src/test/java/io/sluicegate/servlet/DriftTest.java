@@ -76,7 +76,8 @@ class DriftTest {
         assertEquals(0, stats.awayOpen() + stats.local() + stats.awayClosed(), stats + "\n" + sluice.output());
         assertTrue(worst.get() <= CAPACITY, "the handlers held " + worst.get() + " units of " + CAPACITY);
         assertTrue(units.peak() > CAPACITY / 2, "the load was too small to prove anything: " + units.peak());
-        for (int kind : new int[] {0, 2, 4, 5}) {
+        // Not 4: how many are refused is up to the machine's speed.
+        for (int kind : new int[] {0, 2, 5}) {
             assertTrue(answers.get(kind) > REQUESTS / 200, "endings: " + answers);
         }
         System.out.println(REQUESTS + " requests, drift 0, peak " + worst + " of " + CAPACITY
@@ -110,9 +111,13 @@ class DriftTest {
     }
 
     private void settled() {
-        Wait.until("nothing is held: units " + units.inUse() + ", " + client.stats(), () -> units.inUse() == 0
-                && units.waiting() == 0 && sluice.inUse() == 0 && client.stats().returning() == 0
-                && client.stats().open() == 0 && gauge.get() == 0);
+        try {
+            Wait.until("nothing is held", () -> units.inUse() == 0 && units.waiting() == 0 && sluice.inUse() == 0
+                    && client.stats().returning() == 0 && client.stats().open() == 0 && gauge.get() == 0);
+        } catch (AssertionError e) {
+            throw new AssertionError("units " + units.inUse() + ", waiting " + units.waiting() + ", handlers " + gauge
+                    + ", service " + sluice.inUse() + ", endings " + answers + ", " + client.stats(), e);
+        }
     }
 
     private static int weight(HttpServletRequest request) {
