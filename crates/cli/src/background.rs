@@ -13,13 +13,15 @@ use sluicegate_config::{
 use sluicegate_gateway::{Forwarder, OverflowDoor};
 use sluicegate_overflow::{FileStore, Overflow, Runner, work_off};
 use sluicegate_redis::RedisJobs;
-use sluicegate_workers::crew::{Counts, Crew, Purse};
+use sluicegate_workers::crew::{Crew, Purse};
 use sluicegate_workers::message::{ApiOf, Mapping};
+use sluicegate_workers::tally::{End, Tally};
 use sluicegate_workers::{kafka, rabbitmq};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::cmd::Failure;
+use crate::messages;
 use crate::pool::{self, Pool};
 
 /// How long one ask for room lasts before it is made anew.
@@ -37,7 +39,7 @@ pub(crate) struct Backstage {
     /// Told when all that ran has ended.
     ended: Option<oneshot::Receiver<()>>,
     door: Option<OverflowDoor>,
-    counts: Arc<Counts>,
+    tallies: Vec<Arc<Tally>>,
 }
 
 impl Backstage {
@@ -63,8 +65,11 @@ impl Backstage {
         let (gate, live) = (pool.gate.clone(), Arc::clone(&pool.live));
         let attempts = config.gateway.as_ref().map_or(ATTEMPTS, |gateway| gateway.retry_attempts);
         let workers = config.workers.clone();
-        let counts: Arc<Counts> = Arc::default();
-        let counted = Arc::clone(&counts);
+        let tallies: Vec<Arc<Tally>> = sources.iter().map(|(_, tally)| Arc::clone(tally)).collect();
+        if !tallies.is_empty() {
+            let shown = tallies.clone();
+            pool.show_families(Box::new(move || messages::families(&shown)));
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -77,7 +82,7 @@ impl Backstage {
                     all.spawn(work_off(overflow, Arc::clone(&forward), runner, stopped.clone()));
                 }
                 if let Some(workers) = workers {
-                    all.spawn(consume(sources, crew(&workers, forward, stopped, counted)));
+                    all.spawn(consume(sources, Hands::of(&workers, forward, stopped)));
                 }
                 while all.join_next().await.is_some() {}
             });
@@ -89,7 +94,7 @@ impl Backstage {
             .name("sluicegate-work".to_owned())
             .spawn(work)
             .map_err(|error| Failure::of("no thread for work in the background", &error))?;
-        Ok(Some(Backstage { stop, ended: Some(ended), door, counts }))
+        Ok(Some(Backstage { stop, ended: Some(ended), door, tallies }))
     }
 
     /// What the gateway needs to keep requests for later.
@@ -97,9 +102,9 @@ impl Backstage {
         self.door.clone()
     }
 
-    /// What came of messages so far.
-    pub(crate) fn counts(&self) -> &Counts {
-        &self.counts
+    /// Messages done so far.
+    pub(crate) fn done(&self) -> u64 {
+        messages::sum(&self.tallies, End::Done)
     }
 
     /// Takes nothing new and waits for what runs, at most so long. True if all has ended; what has not is done again.
@@ -135,21 +140,35 @@ fn jobs(settings: &OverflowSettings, pool: &str) -> Result<(Overflow, Runner), F
     Ok((overflow, runner))
 }
 
-fn crew(
-    workers: &WorkerSettings,
+/// What the crews of all sources share.
+struct Hands {
     forward: Arc<dyn Forward>,
+    how: Background,
+    purse: Option<Purse>,
     stop: watch::Receiver<bool>,
-    counts: Arc<Counts>,
-) -> Arc<Crew> {
-    let (_, capacity) = forward.room();
-    let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
-    Arc::new(Crew {
-        forward,
-        how: Background { behind: workers.behind, wait: WAIT, result_max: ANSWER_MAX },
-        purse: workers.max.map(|max: Amount| Purse::new(max.floor_of(capacity))),
-        stop,
-        counts,
-    })
+}
+
+impl Hands {
+    fn of(workers: &WorkerSettings, forward: Arc<dyn Forward>, stop: watch::Receiver<bool>) -> Hands {
+        let (_, capacity) = forward.room();
+        let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
+        Hands {
+            forward,
+            how: Background { behind: workers.behind, wait: WAIT, result_max: ANSWER_MAX },
+            purse: workers.max.map(|max: Amount| Purse::new(max.floor_of(capacity))),
+            stop,
+        }
+    }
+
+    fn crew(&self, tally: Arc<Tally>) -> Arc<Crew> {
+        Arc::new(Crew {
+            forward: Arc::clone(&self.forward),
+            how: self.how,
+            purse: self.purse.clone(),
+            stop: self.stop.clone(),
+            tally,
+        })
+    }
 }
 
 /// A source that can be consumed.
@@ -158,25 +177,27 @@ enum Ready {
     Kafka(kafka::Source),
 }
 
-async fn consume(sources: Vec<Ready>, crew: Arc<Crew>) {
+async fn consume(sources: Vec<(Ready, Arc<Tally>)>, hands: Hands) {
+    let tallies: Vec<Arc<Tally>> = sources.iter().map(|(_, tally)| Arc::clone(tally)).collect();
     let mut all = JoinSet::new();
-    for source in sources {
-        let crew = Arc::clone(&crew);
+    for (source, tally) in sources {
+        let crew = hands.crew(tally);
         match source {
             Ready::Rabbitmq(source) => spawn(&mut all, rabbitmq::consume(source, crew)),
             Ready::Kafka(source) => spawn(&mut all, kafka::consume(source, crew)),
         }
     }
     while all.join_next().await.is_some() {}
-    let [taken, redelivered, done, again, dead, untold] = crew.counts.read();
-    tracing::info!(taken, redelivered, done, again, dead, untold, "messages");
+    let taken: u64 = tallies.iter().map(|tally| tally.view().taken).sum();
+    let [done, again, dead, untold] = End::ALL.map(|end| messages::sum(&tallies, end));
+    tracing::info!(taken, done, again, dead, untold, "messages");
 }
 
 fn spawn(all: &mut JoinSet<()>, task: impl Future<Output = ()> + Send + 'static) {
     all.spawn(task);
 }
 
-fn source(settings: &SourceSettings) -> Result<Ready, Failure> {
+fn source(settings: &SourceSettings) -> Result<(Ready, Arc<Tally>), Failure> {
     let api = match settings.api.clone() {
         MessageApi::One(name) => ApiOf::One(name),
         MessageApi::By { header, names, otherwise } => ApiOf::By { header, names, otherwise },
@@ -186,19 +207,23 @@ fn source(settings: &SourceSettings) -> Result<Ready, Failure> {
         mapping.map_err(|why| Failure(format!("workers.sources.{}.request: {why}", settings.name)))?;
     let (name, dead, tries, backoff) =
         (settings.name.clone(), settings.dead.clone(), settings.tries, settings.backoff);
-    Ok(match settings.broker.clone() {
-        BrokerSettings::Rabbitmq { url, queues, declare } => Ready::Rabbitmq(rabbitmq::Source {
-            name,
-            url,
-            queues,
-            declare,
-            dead,
-            hold: u16::try_from(settings.hold).unwrap_or(u16::MAX),
-            tries,
-            backoff,
-            mapping,
-        }),
-        BrokerSettings::Kafka { brokers, group, topics, order, answers, options } => {
+    let (ready, broker) = match settings.broker.clone() {
+        BrokerSettings::Rabbitmq { url, tls, queues, declare } => (
+            Ready::Rabbitmq(rabbitmq::Source {
+                name,
+                url,
+                tls: rabbitmq::Tls { ca: tls.ca, identity: tls.identity },
+                queues,
+                declare,
+                dead,
+                hold: u16::try_from(settings.hold).unwrap_or(u16::MAX),
+                tries,
+                backoff,
+                mapping,
+            }),
+            "rabbitmq",
+        ),
+        BrokerSettings::Kafka { brokers, group, topics, order, answers, options } => (
             Ready::Kafka(kafka::Source {
                 name,
                 brokers,
@@ -216,7 +241,9 @@ fn source(settings: &SourceSettings) -> Result<Ready, Failure> {
                 tries,
                 backoff,
                 mapping,
-            })
-        }
-    })
+            }),
+            "kafka",
+        ),
+    };
+    Ok((ready, Arc::new(Tally::new(&settings.name, broker))))
 }

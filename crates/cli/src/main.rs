@@ -4,6 +4,7 @@ mod args;
 mod background;
 mod cmd;
 mod logs;
+mod messages;
 mod pool;
 
 use std::process::ExitCode;

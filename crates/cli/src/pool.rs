@@ -15,7 +15,7 @@ use sluicegate::Gate;
 use sluicegate::link::{Document, LinkError, RegisteredPod, Stored};
 use sluicegate_config::{Config, LedgerSettings, PodSource, Problem, Problems};
 use sluicegate_decisions::Directory;
-use sluicegate_gateway::{Control, ControlError, Live, PatchAnswer, Registration};
+use sluicegate_gateway::{Control, ControlError, Family, Live, PatchAnswer, Registration};
 
 use documents::Documents;
 pub(crate) use registry::LOOK_EVERY;
@@ -36,6 +36,7 @@ pub(crate) struct Pool {
     pub(crate) envoy: Arc<sluicegate_envoy::Live>,
     /// What doors beside the gateway count, for `/metrics`.
     counts: Mutex<Vec<Counts>>,
+    families: Mutex<Vec<Families>>,
     documents: Documents,
     /// How long all gates have to obey a change before the answer says who did not.
     patience: Duration,
@@ -48,6 +49,8 @@ pub(crate) struct Pool {
 
 /// Reads the counts of a door: name, help, value.
 type Counts = Box<dyn Fn() -> Vec<(&'static str, &'static str, u64)> + Send + Sync>;
+/// The same with labels.
+type Families = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
 
 struct Rules {
     /// As the file and the pods' source say, without the document.
@@ -113,6 +116,7 @@ impl Pool {
             directory,
             envoy,
             counts: Mutex::new(Vec::new()),
+            families: Mutex::new(Vec::new()),
             documents,
             patience,
             turn: Mutex::new(()),
@@ -130,6 +134,11 @@ impl Pool {
     /// `/metrics` shows these too.
     pub(crate) fn show(&self, counts: Counts) {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).push(counts);
+    }
+
+    /// And these.
+    pub(crate) fn show_families(&self, families: Families) {
+        self.families.lock().unwrap_or_else(PoisonError::into_inner).push(families);
     }
 
     /// From now on this process wants no traffic.
@@ -271,6 +280,11 @@ impl Control for Pool {
     fn counts(&self) -> Vec<(&'static str, &'static str, u64)> {
         let doors = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         doors.iter().flat_map(|counts| counts()).collect()
+    }
+
+    fn families(&self) -> Vec<Family> {
+        let all = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().flat_map(|families| families()).collect()
     }
 
     fn ready(&self) -> Result<(), String> {

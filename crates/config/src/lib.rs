@@ -54,7 +54,7 @@ pub use routes::Routes;
 pub use values::{DoorAddress, PodScheme, PodUrl};
 pub use wire::{EarlyEnd, OnDisconnect, OnLedgerLoss, Overflow, Upgrade};
 pub use work::{
-    BrokerSettings, JobStoreSettings, MessageApi, MessageOrder, OverflowSettings, SourceSettings,
+    BrokerSettings, BrokerTls, JobStoreSettings, MessageApi, MessageOrder, OverflowSettings, SourceSettings,
     WorkerSettings,
 };
 

@@ -76,6 +76,15 @@ pub struct SourceSettings {
     pub dead: String,
 }
 
+/// Certificates, as PEM files.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct BrokerTls {
+    /// Whom to trust beside the system's list.
+    pub ca: Option<PathBuf>,
+    /// Our certificate and its private key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
 /// Which broker.
 #[derive(Clone, PartialEq, Eq)]
 pub enum BrokerSettings {
@@ -83,6 +92,8 @@ pub enum BrokerSettings {
     Rabbitmq {
         /// May hold a password: not shown by `Debug`.
         url: String,
+        /// For `amqps://`.
+        tls: BrokerTls,
         /// The first is served first.
         queues: Vec<String>,
         /// Declare them.

@@ -33,6 +33,7 @@ mod tunnel;
 mod upload;
 mod upstream;
 
+pub use admin::metrics::{Family, Labels};
 pub use admin::pods::pod_call;
 pub use admin::{Admin, Control, ControlError, PatchAnswer, Registration};
 pub use forward::Forwarder;

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,23 @@ const START_MAX: Duration = Duration::from_secs(120);
 /// Longest for the name server to go.
 const NAMES_MAX: Duration = Duration::from_secs(5);
 
+/// Certificates of a broker that speaks TLS too, as PEM files.
+#[derive(Clone, Debug)]
+pub struct RabbitTls {
+    /// Its own.
+    pub cert: PathBuf,
+    /// The private key of that.
+    pub key: PathBuf,
+    /// It takes only clients that this authority certified.
+    pub client_ca: PathBuf,
+}
+
 /// A broker.
 #[derive(Debug)]
 pub struct RabbitMq {
     folder: TempDir,
     port: u16,
+    tls_port: Option<u16>,
     ports: [u16; 2],
     child: Option<Child>,
 }
@@ -35,13 +47,38 @@ impl RabbitMq {
     /// If it is not installed (`scripts/install-parts`) or does not start; with its log.
     #[must_use]
     pub fn start() -> RabbitMq {
+        RabbitMq::with(None)
+    }
+
+    /// The same with a second listener for TLS.
+    ///
+    /// # Panics
+    /// As [`RabbitMq::start`].
+    #[must_use]
+    pub fn start_tls(tls: &RabbitTls) -> RabbitMq {
+        RabbitMq::with(Some(tls))
+    }
+
+    fn with(tls: Option<&RabbitTls>) -> RabbitMq {
         assert!(Path::new(SERVER).exists(), "no {SERVER}: run scripts/install-parts");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port = free_port();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
         write("enabled_plugins", "[].\n");
-        write("rabbitmq.conf", &format!("listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users = none\n"));
-        let mut broker = RabbitMq { folder, port, ports: [free_port(), free_port()], child: None };
+        let mut conf = format!("listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users = none\n");
+        let tls_port = tls.map(|_| free_port());
+        if let (Some(RabbitTls { cert, key, client_ca }), Some(port)) = (tls, tls_port) {
+            conf += &format!(
+                "listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
+                 ssl_options.keyfile = {}\nssl_options.verify = verify_peer\n\
+                 ssl_options.fail_if_no_peer_cert = true\n",
+                client_ca.display(),
+                cert.display(),
+                key.display()
+            );
+        }
+        write("rabbitmq.conf", &conf);
+        let mut broker = RabbitMq { folder, port, tls_port, ports: [free_port(), free_port()], child: None };
         broker.run();
         broker
     }
@@ -56,6 +93,16 @@ impl RabbitMq {
     #[must_use]
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// For clients that speak TLS.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn tls_url(&self) -> String {
+        let port = self.tls_port.expect("started by `start_tls`");
+        format!("amqps://guest:guest@127.0.0.1:{port}/%2f")
     }
 
     /// Kills it (SIGKILL) and starts it again with what it had written.

@@ -1,7 +1,6 @@
 //! One message's way to a pod: units, the request, the verdict.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -9,23 +8,25 @@ use sluicegate::Refusal;
 use sluicegate::jobs::{Background, Forward, NotAdmitted, Outcome, Work};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::tally::Tally;
+
 /// Longest pause before a refused message asks again.
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// The longest pause before another try is so many times the first.
 const BACKOFF_MOST: u32 = 64;
 
-/// Who sends messages, for all sources of a process.
+/// Who sends the messages of one source.
 pub struct Crew {
     /// Takes units and sends.
     pub forward: Arc<dyn Forward>,
     /// How each message asks.
     pub how: Background,
-    /// Units that messages of this process may hold; `None`: as many as the gate gives.
+    /// Units that messages of this process may hold, one purse for all its sources; `None`: as many as the gate gives.
     pub purse: Option<Purse>,
     /// Turns true when nothing new is to be begun.
     pub stop: watch::Receiver<bool>,
-    /// What came of all messages.
-    pub counts: Arc<Counts>,
+    /// What came of them.
+    pub tally: Arc<Tally>,
 }
 
 /// Units for messages.
@@ -33,23 +34,6 @@ pub struct Crew {
 pub struct Purse {
     units: Arc<Semaphore>,
     all: u32,
-}
-
-/// What came of messages. They only grow.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Taken from a broker.
-    pub taken: AtomicU64,
-    /// Those of them that the broker had given out before.
-    pub redelivered: AtomicU64,
-    /// Done: answered, and acknowledged.
-    pub done: AtomicU64,
-    /// Put back for another try.
-    pub again: AtomicU64,
-    /// Dead letters.
-    pub dead: AtomicU64,
-    /// Done, but the broker could not be told: they come again.
-    pub untold: AtomicU64,
 }
 
 /// What is to become of a message.
@@ -115,11 +99,12 @@ impl Crew {
                 }
             }
         };
+        let running = self.tally.run();
         let verdict = match admitted.send(work).await {
             Ok(outcome) => judge(outcome),
             Err(broke) => Verdict::Again(broke.to_string()),
         };
-        drop(purse);
+        drop((running, purse));
         verdict
     }
 
@@ -129,19 +114,6 @@ impl Crew {
         // An error: whoever could tell is gone, which is a stop too.
         let _ = stop.wait_for(|stop| *stop).await;
     }
-}
-
-impl Counts {
-    /// The six figures, in the order of their declaration.
-    #[must_use]
-    pub fn read(&self) -> [u64; 6] {
-        [&self.taken, &self.redelivered, &self.done, &self.again, &self.dead, &self.untold]
-            .map(|count| count.load(Ordering::Relaxed))
-    }
-}
-
-pub(crate) fn count(count: &AtomicU64) {
-    count.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Answers below 400 are done. What a pod says of the message itself (4xx) will not change; what it says of its own

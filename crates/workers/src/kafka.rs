@@ -1,9 +1,13 @@
 //! Kafka: parallel work within a partition, in order where asked, and no offset committed before all below it are done.
 //!
 //! One task owns all state. Each partition knows which offsets are open; what is stored for the commit is the lowest
-//! open one, so a crash repeats and never skips. Messages of one key wait for each other in a lane. A partition that
-//! holds its share of messages is paused, and resumed when it holds half of it. When a partition is taken away, what
-//! waits for room is dropped and what runs ends at its pod; both come again to whoever has the partition then.
+//! open one, so a crash repeats and never skips. Messages of one key wait for each other in a lane. While as many
+//! messages are held as may be, none is asked for. A partition is paused only where a share of them waits in its lanes,
+//! or when nothing ended for a while: a pause throws away what the client has fetched, and it is fetched anew. When a
+//! partition is taken away, what waits for room is dropped and what runs ends at its pod; both come again to whoever
+//! has the partition then.
+
+mod fill;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,13 +26,19 @@ use sluicegate::jobs::Outcome;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::crew::{Crew, Verdict, count, pause};
+use crate::crew::{Crew, Verdict, pause};
 use crate::message::{Mapping, Message};
+use crate::tally::End;
+
+pub use fill::fill;
 
 /// Pause after an error of the client, which mends itself.
 const ERROR_PAUSE: Duration = Duration::from_millis(200);
 /// Pause before an answer or a dead letter is sent again.
 const SEND_AGAIN: Duration = Duration::from_secs(1);
+/// A client that holds all it may and has not been asked for so long is asked on, with its partitions paused, so that
+/// the group does not take it for dead.
+const REST_AFTER: Duration = Duration::from_secs(1);
 /// A partition whose lowest open offset lags so far behind is paused: what is done above it is remembered.
 const SPREAD_MAX: i64 = 10_000;
 
@@ -90,6 +100,7 @@ pub async fn consume(source: Source, crew: Arc<Crew>) {
                 parts: HashMap::new(),
                 jobs: JoinSet::new(),
                 held: 0,
+                resting: false,
             };
             desk.run().await;
         }
@@ -98,27 +109,6 @@ pub async fn consume(source: Source, crew: Arc<Crew>) {
             tracing::error!(source = source.name, %error, "Kafka cannot be consumed: see `options`")
         }
     }
-}
-
-/// Puts messages into a topic and waits until the broker has them all.
-///
-/// # Errors
-/// The broker did not take one.
-pub async fn fill(brokers: &str, topic: &str, messages: &[Message]) -> Result<(), KafkaError> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("message.timeout.ms", "30000").set("linger.ms", "5");
-    let producer: FutureProducer = config.create()?;
-    let sent = messages.iter().map(|message| {
-        let headers = message.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value.as_slice()) })
-        });
-        let record = FutureRecord::<[u8], [u8]>::to(topic).payload(&message.body).headers(headers);
-        producer.send(record.key(message.id.as_bytes()), Timeout::Never)
-    });
-    for one in futures_util::future::join_all(sent).await {
-        one.map_err(|(error, _)| error)?;
-    }
-    Ok(())
 }
 
 fn client(source: &Source, watch: Watch) -> Result<StreamConsumer<Watch>, KafkaError> {
@@ -192,6 +182,8 @@ struct Part {
     stored: i64,
     /// Lanes that are busy, and what waits in them.
     lanes: HashMap<Vec<u8>, VecDeque<OwnedMessage>>,
+    /// How many wait there.
+    waiting: usize,
     running: HashMap<i64, AbortHandle>,
     paused: bool,
 }
@@ -221,25 +213,30 @@ struct Desk {
     jobs: JoinSet<Ended>,
     /// Messages taken and not done.
     held: usize,
+    /// All partitions are paused: see [`REST_AFTER`].
+    resting: bool,
 }
 
 impl Desk {
     async fn run(mut self) {
         loop {
             let crew = Arc::clone(&self.crew);
+            let full = self.held >= self.source.hold && !self.resting;
             tokio::select! {
                 biased;
                 Some(moved) = self.told.recv() => self.moved(moved),
                 Some(ended) = self.jobs.join_next() => self.ended(ended),
-                message = self.consumer.recv() => match message.map(|message| message.detach()) {
+                message = self.consumer.recv(), if !full => match message.map(|message| message.detach()) {
                     Ok(message) => self.take(message),
                     Err(error) => {
                         tracing::warn!(source = self.source.name, %error, "Kafka");
                         tokio::time::sleep(ERROR_PAUSE).await;
                     }
                 },
+                () = tokio::time::sleep(REST_AFTER), if full => self.rest(),
                 () = crew.stopped() => break,
             }
+            self.show();
         }
         // What was not begun ends by itself; the consumer is polled on, so that the group does not take it for dead.
         while !self.jobs.is_empty() {
@@ -248,10 +245,18 @@ impl Desk {
                 _ = self.consumer.recv() => {}
                 Some(moved) = self.told.recv() => self.moved(moved),
             }
+            self.show();
         }
         if let Err(error) = self.consumer.commit_consumer_state(CommitMode::Sync) {
             tracing::debug!(source = self.source.name, %error, "nothing to commit at the end");
         }
+    }
+
+    /// Tells the tally how it stands.
+    fn show(&self) {
+        let paused = self.parts.values().filter(|part| part.paused).count();
+        self.crew.tally.set_partitions(self.parts.len(), paused);
+        self.crew.tally.set_held(self.held);
     }
 
     fn moved(&mut self, moved: Moved) {
@@ -300,7 +305,7 @@ impl Desk {
             // The client went back (a reset, a partition that came again): what is open runs, what is done stays done.
             return;
         }
-        count(&self.crew.counts.taken);
+        self.crew.tally.took(false);
         part.open.insert(offset);
         part.next = offset + 1;
         self.held += 1;
@@ -310,7 +315,10 @@ impl Desk {
             Order::Key => message.key().map(<[u8]>::to_vec),
         };
         match lane.as_ref().and_then(|lane| part.lanes.get_mut(lane)) {
-            Some(waiting) => waiting.push_back(message),
+            Some(lane) => {
+                lane.push_back(message);
+                part.waiting += 1;
+            }
             None => {
                 if let Some(lane) = &lane {
                     part.lanes.insert(lane.clone(), VecDeque::new());
@@ -351,6 +359,7 @@ impl Desk {
             }
         }
         let next = lane.as_ref().and_then(|lane| part.lanes.get_mut(lane)).and_then(VecDeque::pop_front);
+        part.waiting -= usize::from(next.is_some());
         match (next, lane) {
             (Some(message), lane) => self.start(&place, message, lane),
             (None, Some(lane)) => {
@@ -361,17 +370,17 @@ impl Desk {
         self.release(&place);
     }
 
-    /// Messages that one partition may hold.
+    /// Messages that may wait in the lanes of one partition.
     fn share(&self) -> usize {
         (self.source.hold / self.parts.len().max(1)).max(1)
     }
 
-    /// Pauses a partition that holds its share.
+    /// Pauses a partition whose lanes are full, or any while all rest.
     fn brake(&mut self, place: &Place) {
-        let share = self.share();
+        let (share, resting) = (self.share(), self.resting);
         let Some(part) = self.parts.get_mut(place) else { return };
         let lags = part.next - part.committable() > SPREAD_MAX;
-        if part.paused || (part.open.len() < share && !lags) {
+        if part.paused || !(part.waiting >= share || lags || resting) {
             return;
         }
         match self.consumer.pause(&list(place)) {
@@ -380,17 +389,45 @@ impl Desk {
         }
     }
 
-    /// Resumes a partition that holds half of its share.
+    /// Resumes a partition whose lanes are half empty. `place`: the one where a message ended; all, after a rest.
     fn release(&mut self, place: &Place) {
+        if self.resting {
+            if self.held > self.source.hold / 2 {
+                return;
+            }
+            self.resting = false;
+            // Those that have given no message yet are paused too.
+            let outcome = self.consumer.assignment().and_then(|all| self.consumer.resume(&all));
+            if let Err(error) = outcome {
+                tracing::debug!(source = self.source.name, %error, "not resumed");
+            }
+            let all: Vec<Place> = self.parts.keys().cloned().collect();
+            for place in all {
+                self.parts.entry(place.clone()).and_modify(|part| part.paused = false);
+                self.brake(&place);
+            }
+            return;
+        }
         let share = self.share();
         let Some(part) = self.parts.get_mut(place) else { return };
         let lags = part.next - part.committable() > SPREAD_MAX / 2;
-        if !part.paused || part.open.len() > share / 2 || lags {
+        if !part.paused || part.waiting > share / 2 || lags {
             return;
         }
         match self.consumer.resume(&list(place)) {
             Ok(()) => part.paused = false,
             Err(error) => tracing::debug!(source = self.source.name, %error, "not resumed"),
+        }
+    }
+
+    /// Pauses all, so that the client can be asked without giving anything.
+    fn rest(&mut self) {
+        match self.consumer.assignment().and_then(|all| self.consumer.pause(&all)) {
+            Ok(()) => {
+                self.resting = true;
+                self.parts.values_mut().for_each(|part| part.paused = true);
+            }
+            Err(error) => tracing::debug!(source = self.source.name, %error, "not paused"),
         }
     }
 }
@@ -412,7 +449,7 @@ struct Post {
 impl Post {
     /// True if the message is done with: answered, or a dead letter. False if it was not begun.
     async fn work(&self, message: &OwnedMessage) -> bool {
-        let counts = &self.crew.counts;
+        let tally = &self.crew.tally;
         let parts = message_of(message);
         let forward = &self.crew.forward;
         let api = self.source.mapping.api(&parts, |name| forward.weight(name).is_some());
@@ -431,11 +468,11 @@ impl Post {
                     {
                         return false;
                     }
-                    count(&counts.done);
+                    tally.ended(&api, End::Done);
                     return true;
                 }
                 Verdict::Again(why) if tries < self.source.tries => {
-                    count(&counts.again);
+                    tally.ended(&api, End::Again);
                     tracing::info!(
                         source = self.source.name,
                         id = parts.id,
@@ -452,7 +489,7 @@ impl Post {
                     if !self.bury(message, &why, tries).await {
                         return false;
                     }
-                    count(&counts.dead);
+                    tally.ended(&api, End::Dead);
                     tracing::warn!(
                         source = self.source.name,
                         id = parts.id,

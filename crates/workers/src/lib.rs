@@ -14,3 +14,4 @@ pub mod kafka;
 pub mod message;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
+pub mod tally;

@@ -5,6 +5,7 @@
 //! stays held. A later try is a message in a queue of its own (`QUEUE.retry.MS`) whose time to live brings it back; the
 //! original is acknowledged once that is confirmed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,15 @@ use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions,
     BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
 use sluicegate::jobs::Outcome;
 use tokio::task::JoinSet;
 
-use crate::crew::{Crew, Verdict, count, pause};
+use crate::crew::{Crew, Verdict, pause};
 use crate::message::{Mapping, Message};
+use crate::tally::End;
 
 /// First and longest pause before a lost connection is made again.
 const CONNECT_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -42,8 +45,10 @@ const ERROR: &str = "x-sluicegate-error";
 pub struct Source {
     /// For logs.
     pub name: String,
-    /// `amqp://…`; never logged.
+    /// `amqp://…` or `amqps://…`; never logged.
     pub url: String,
+    /// For `amqps://`.
+    pub tls: Tls,
     /// The first is served first.
     pub queues: Vec<String>,
     /// Declare them, and those for later tries and dead letters.
@@ -58,6 +63,31 @@ pub struct Source {
     pub backoff: Duration,
     /// What a message becomes.
     pub mapping: Mapping,
+}
+
+/// Certificates, as PEM files. They are read for each connection, so that renewed ones are taken.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Whom to trust beside the system's list.
+    pub ca: Option<PathBuf>,
+    /// Our certificate and its private key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Tls {
+    fn read(&self) -> std::io::Result<OwnedTLSConfig> {
+        let file = |path: &PathBuf| {
+            let named = |error| std::io::Error::other(format!("{}: {error}", path.display()));
+            std::fs::read(path).map_err(named)
+        };
+        let ca = self.ca.as_ref().map(file).transpose()?;
+        let ca = ca.map(|pem| String::from_utf8(pem).map_err(std::io::Error::other)).transpose()?;
+        let identity = match &self.identity {
+            Some((pem, key)) => Some(OwnedIdentity::PKCS8 { pem: file(pem)?, key: file(key)? }),
+            None => None,
+        };
+        Ok(OwnedTLSConfig { identity, cert_chain: ca })
+    }
 }
 
 /// Consumes until the crew is told to stop. Outlives lost connections and broker restarts.
@@ -129,7 +159,8 @@ struct Session {
 impl Session {
     async fn open(source: &Arc<Source>, crew: &Arc<Crew>) -> Result<Session, lapin::Error> {
         let properties = ConnectionProperties::default().with_connection_name("sluicegate".into());
-        let connect = Connection::connect(&source.url, properties);
+        let (tls, runtime) = (source.tls.read()?, lapin::runtime::default_runtime()?);
+        let connect = Connection::connect_with_config(&source.url, properties, tls, runtime);
         let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection within 10 s");
         let connection = tokio::time::timeout(CONNECT_MAX, connect).await.map_err(|_| late())??;
         let publish = connection.create_channel().await?;
@@ -195,29 +226,35 @@ impl Session {
     }
 
     /// What is to become of a message is done, so that it can be acknowledged.
-    async fn settle(&self, delivery: &Delivery, queue: &str, verdict: Verdict) -> Result<bool, lapin::Error> {
-        let counts = &self.crew.counts;
-        match verdict {
-            Verdict::NotBegun => return Ok(false),
+    async fn settle(
+        &self,
+        delivery: &Delivery,
+        queue: &str,
+        verdict: Verdict,
+    ) -> Result<Option<End>, lapin::Error> {
+        Ok(Some(match verdict {
+            Verdict::NotBegun => return Ok(None),
             Verdict::Done(outcome) => {
                 self.answer(delivery, outcome).await?;
-                count(&counts.done);
+                End::Done
             }
             Verdict::Again(why) => {
                 let tries = tries_of(&delivery.properties) + 1;
                 if tries >= self.source.tries {
                     self.bury(delivery, queue, &why, tries).await?;
+                    End::Dead
                 } else {
                     let wait = pause(self.source.backoff, tries);
                     self.later(delivery, queue, &why, tries, wait).await?;
+                    End::Again
                 }
             }
             Verdict::Dead(why) => {
                 let tries = tries_of(&delivery.properties) + 1;
                 self.bury(delivery, queue, &why, tries).await?;
+                End::Dead
             }
-        }
-        Ok(true)
+        }))
     }
 
     async fn later(
@@ -244,7 +281,6 @@ impl Session {
         .await?;
         let properties = marked(&delivery.properties, why, tries);
         self.publish(&name, &delivery.data, properties).await?;
-        count(&self.crew.counts.again);
         tracing::info!(
             source = self.source.name,
             queue,
@@ -265,7 +301,6 @@ impl Session {
     ) -> Result<(), lapin::Error> {
         let properties = marked(&delivery.properties, why, tries);
         self.publish(&self.source.dead, &delivery.data, properties).await?;
-        count(&self.crew.counts.dead);
         tracing::warn!(source = self.source.name, queue, tries, why, "a message is a dead letter");
         Ok(())
     }
@@ -309,6 +344,7 @@ impl Tap {
         let channel = session.connection.create_channel().await?;
         let prefetch = fitting(session, 1.0, 0);
         let consumer = begin(&channel, &session.source.queues[place], prefetch).await?;
+        session.crew.tally.set_prefetch(&session.source.queues[place], prefetch);
         Ok(Tap { session: Arc::clone(session), place, channel, consumer, prefetch })
     }
 
@@ -324,10 +360,7 @@ impl Tap {
                         return Err(std::io::Error::other("the broker cancelled the consumer").into());
                     };
                     let delivery = delivery?;
-                    count(&crew.counts.taken);
-                    if delivery.redelivered {
-                        count(&crew.counts.redelivered);
-                    }
+                    crew.tally.took(delivery.redelivered);
                     let job = Job::of(&self.session, self.place, delivery);
                     weights.add(crew.forward.weight(&job.api).unwrap_or(1));
                     jobs.spawn(job.run());
@@ -357,6 +390,7 @@ impl Tap {
         }
         let queue = &self.session.source.queues[self.place];
         self.consumer = begin(&self.channel, queue, fits).await?;
+        self.session.crew.tally.set_prefetch(queue, fits);
         tracing::debug!(
             source = self.session.source.name,
             queue,
@@ -417,24 +451,29 @@ impl Job {
 
     async fn run(self) -> Result<(), lapin::Error> {
         let Job { session, place, delivery, message, api } = self;
+        let tally = Arc::clone(&session.crew.tally);
+        let _held = tally.hold();
         let queue = session.source.queues[place].clone();
         let given = number(&delivery.properties, "x-delivery-count");
         let verdict = if given > POISON * i64::from(session.source.tries) {
             Verdict::Dead(format!("given out {given} times without an end"))
         } else {
-            match session.source.mapping.work(&message, api) {
+            match session.source.mapping.work(&message, api.clone()) {
                 Ok(work) => session.crew.attempt(work, place as u32).await,
                 Err(why) => Verdict::Dead(why),
             }
         };
         let ran = !matches!(verdict, Verdict::NotBegun);
         let told = match session.settle(&delivery, &queue, verdict).await {
-            Ok(true) => delivery.ack(BasicAckOptions::default()).await,
-            Ok(false) => delivery.nack(BasicNackOptions { requeue: true, multiple: false }).await,
+            Ok(Some(end)) => {
+                tally.ended(&api, end);
+                delivery.ack(BasicAckOptions::default()).await
+            }
+            Ok(None) => delivery.nack(BasicNackOptions { requeue: true, multiple: false }).await,
             Err(error) => Err(error),
         };
         if told.is_err() && ran {
-            count(&session.crew.counts.untold);
+            tally.ended(&api, End::Untold);
         }
         told.map(|_| ())
     }

@@ -11,7 +11,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 use sluicegate_testkit::kafka::Kafka;
 
-use crate::rig::{Rig, api, demo, long, messages, weight};
+use crate::rig::{Rig, api, demo, long, messages, metrics_tell, weight};
 
 const PARTITIONS: u32 = 4;
 /// Messages with the same remainder have one key.
@@ -115,5 +115,8 @@ async fn every_message_is_done_though_gates_and_the_broker_die_and_keys_keep_the
         assert!(header(&letter, "x-sluicegate-error").contains(&trial[7..]));
         assert!(header(&letter, "x-sluicegate-from").starts_with("work-"));
     }
+    let scrape = metrics_tell(&mut gates, "kafka").await;
+    let partitions = scrape.sum("sluicegate_message_partitions", &["source=\"work\""]);
+    assert!((1..=u64::from(PARTITIONS)).contains(&partitions), "{partitions} of {PARTITIONS} partitions");
     tokio::task::block_in_place(|| demo(&format!("kafka://{brokers}")));
 }

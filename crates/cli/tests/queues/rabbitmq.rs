@@ -1,6 +1,7 @@
 //! RabbitMQ.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use futures_util::StreamExt;
@@ -10,9 +11,10 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use sluicegate_testkit::rabbitmq::RabbitMq;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use sluicegate_testkit::rabbitmq::{RabbitMq, RabbitTls};
 
-use crate::rig::{Rig, api, demo, long, messages, weight};
+use crate::rig::{Rig, api, demo, long, messages, metrics_tell, weight};
 
 const REPLIES: &str = "replies";
 
@@ -78,7 +80,8 @@ async fn answers(url: &str, count: u32) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_message_is_done_though_gates_and_the_broker_die() {
-    let mut broker = RabbitMq::start();
+    let authority = Authority::new();
+    let mut broker = RabbitMq::start_tls(&authority.of_broker());
     let (url, count) = (broker.url(), messages());
     let rig =
         Rig::new(include_str!("../../../../examples/rabbitmq.yaml"), ("RABBITMQ_URL", url.clone())).await;
@@ -97,11 +100,14 @@ async fn every_message_is_done_though_gates_and_the_broker_die() {
             confirm.await.unwrap();
         }
     }
-    let mut gates = vec![rig.gate(), rig.gate()];
+    // The second comes by TLS, and shows a certificate of its own.
+    let (tls_url, tls) = (broker.tls_url(), authority.of_client());
+    let gate = |index: usize| if index == 0 { rig.gate() } else { rig.gate_by(&tls_url, &tls) };
+    let mut gates = vec![gate(0), gate(1)];
     for (share, index) in [(8, 0), (4, 1)] {
         rig.until_started((count / share) as usize, &gates).await;
         gates[index].kill();
-        gates[index] = rig.gate();
+        gates[index] = gate(index);
     }
     rig.until_started((count / 2) as usize, &gates).await;
     // Reading answers goes on meanwhile: whoever consumes must bear the restart as well.
@@ -118,6 +124,21 @@ async fn every_message_is_done_though_gates_and_the_broker_die() {
     rig.judge("RabbitMQ", count, 3);
     println!("RabbitMQ: {all} answers of {count} messages");
     failures(&url).await;
+    let scrape = metrics_tell(&mut gates, "rabbitmq").await;
+    for (gate, said) in gates.iter().enumerate() {
+        let taken = scrape.of(gate, "sluicegate_messages_taken_total", &["broker=\"rabbitmq\""]);
+        assert!(taken > 0, "gate {gate} took nothing:\n{}", said.output());
+        assert!(scrape.of(gate, "sluicegate_message_prefetch", &["queue=\"work.urgent\""]) > 0);
+    }
+    drop(gates);
+    // Whom we do not trust gets nothing, and it is said why.
+    let mut stranger = rig.gate_by(&tls_url, "");
+    tokio::task::block_in_place(|| {
+        stranger.line(long(), |line| {
+            (line.contains("RabbitMQ cannot be used") && line.contains("UnknownIssuer")).then_some(())
+        });
+    });
+    drop(stranger);
     tokio::task::block_in_place(|| demo(&url));
 }
 
@@ -141,5 +162,52 @@ async fn failures(url: &str) {
         assert_eq!(headers.get("x-sluicegate-tries"), Some(&AMQPValue::LongUInt(tries)), "{trial}");
         let AMQPValue::LongString(error) = &headers["x-sluicegate-error"] else { panic!("words") };
         assert!(String::from_utf8_lossy(error.as_bytes()).contains(&trial[7..]), "{error}");
+    }
+}
+
+/// Certifies the broker and its clients.
+struct Authority {
+    dir: tempfile::TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ca.pem"), issuer.pem()).unwrap();
+        Authority { dir, issuer }
+    }
+
+    fn issue(&self, host: &str) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, host);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let file = |end: &str, text: String| {
+            let path = self.dir.path().join(format!("{host}.{end}"));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        (file("pem", certificate.pem()), file("key", key.serialize_pem()))
+    }
+
+    fn of_broker(&self) -> RabbitTls {
+        let (cert, key) = self.issue("127.0.0.1");
+        RabbitTls { cert, key, client_ca: self.dir.path().join("ca.pem") }
+    }
+
+    /// The keys of a source that trusts it and shows a certificate.
+    fn of_client(&self) -> String {
+        let (cert, key) = self.issue("worker");
+        format!(
+            "      tls: {{ca: \"{}\", cert: \"{}\", key: \"{}\"}}\n",
+            self.dir.path().join("ca.pem").display(),
+            cert.display(),
+            key.display()
+        )
     }
 }

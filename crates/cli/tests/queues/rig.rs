@@ -1,10 +1,12 @@
 //! What both brokers' tests share: pods that remember what they were sent, and gates that are killed.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use sluicegate_testkit::client::get;
 use sluicegate_testkit::process::Process;
 use sluicegate_testkit::redis::{Redis, RedisOptions};
 use sluicegate_trial::pod::{Pod, PodHandle, PodOptions};
@@ -99,9 +101,22 @@ impl Rig {
 
     /// One more gate that consumes.
     pub(crate) fn gate(&self) -> Process {
+        self.spawn("sluicegate.yaml", &self.env.1)
+    }
+
+    /// One more, that comes to its broker by another way: `url`, and `more` keys of the source.
+    pub(crate) fn gate_by(&self, url: &str, more: &str) -> Process {
+        let yaml = std::fs::read_to_string(self.folder.path().join("sluicegate.yaml")).unwrap();
+        let (before, after) = yaml.split_once("      api:").unwrap();
+        std::fs::write(self.folder.path().join("other.yaml"), format!("{before}{more}      api:{after}"))
+            .unwrap();
+        self.spawn("other.yaml", url)
+    }
+
+    fn spawn(&self, file: &str, broker: &str) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
-        command.arg("run").arg("-c").arg(self.folder.path().join("sluicegate.yaml"));
-        command.env(self.env.0, &self.env.1);
+        command.arg("run").arg("-c").arg(self.folder.path().join(file));
+        command.env(self.env.0, broker);
         Process::spawn(command)
     }
 
@@ -141,4 +156,74 @@ impl Rig {
         assert!(peaks.iter().all(|peak| *peak <= CAPACITY), "{peaks:?}");
         assert!(all - count < count / 2, "more than what ran at a kill came twice: {}", all - count);
     }
+}
+
+/// `/metrics` of gates, scraped together.
+pub(crate) struct Scrape(Vec<String>);
+
+impl Scrape {
+    /// Scrapes until `is_so`.
+    pub(crate) async fn until(gates: &mut [Process], what: &str, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
+        let addrs: Vec<SocketAddr> = gates.iter_mut().map(admin).collect();
+        let begin = Instant::now();
+        loop {
+            let mut texts = Vec::new();
+            for addr in &addrs {
+                texts.push(get(*addr, "/metrics").await.unwrap().text());
+            }
+            let scrape = Scrape(texts);
+            if is_so(&scrape) {
+                return scrape;
+            }
+            assert!(begin.elapsed() < long(), "{what}:\n{}", scrape.0.join("\n"));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The sum of all lines of a metric that have these labels (`name="value"`), over all gates.
+    pub(crate) fn sum(&self, metric: &str, labels: &[&str]) -> u64 {
+        (0..self.0.len()).map(|gate| self.of(gate, metric, labels)).sum()
+    }
+
+    /// The same of one gate.
+    pub(crate) fn of(&self, gate: usize, metric: &str, labels: &[&str]) -> u64 {
+        let wanted = |line: &&str| {
+            line.strip_prefix(metric).is_some_and(|rest| rest.starts_with('{'))
+                && labels.iter().all(|label| line.contains(label))
+        };
+        let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok()).unwrap();
+        self.0[gate].lines().filter(wanted).map(value).sum()
+    }
+}
+
+fn admin(gate: &mut Process) -> SocketAddr {
+    gate.line(long(), |line| {
+        let (_, fields) = line.split_once("admin listening")?;
+        let (_, address) = fields.split_once("listen=")?;
+        address.split_whitespace().next()?.parse().ok()
+    })
+}
+
+/// Two dead letters, of messages 1,000,000 (503, three tries) and 1,000,001 (404, one try), stand in the metrics of the
+/// gates that are left; nothing is held any more.
+pub(crate) async fn metrics_tell(gates: &mut [Process], broker: &str) -> Scrape {
+    let broker = format!("broker=\"{broker}\"");
+    let total = |scrape: &Scrape, outcome: &str, api: &str| {
+        let labels = [broker.as_str(), "source=\"work\"", &format!("outcome=\"{outcome}\""), api];
+        scrape.sum("sluicegate_messages_total", &labels)
+    };
+    let scrape = Scrape::until(gates, "two dead letters, nothing held", |scrape| {
+        total(scrape, "dead", "") == 2
+            && scrape.sum("sluicegate_messages_held", &[&broker]) == 0
+            && scrape.sum("sluicegate_messages_running", &[&broker]) == 0
+    })
+    .await;
+    assert_eq!(total(&scrape, "again", "api=\"middle\""), 2, "the second and the third try");
+    assert_eq!(total(&scrape, "dead", "api=\"middle\""), 1);
+    assert_eq!(total(&scrape, "dead", "api=\"heavy\""), 1);
+    let done = total(&scrape, "done", "");
+    assert!(done > 0 && total(&scrape, "done", "api=\"light\"") > 0);
+    let taken = scrape.sum("sluicegate_messages_taken_total", &[&broker]);
+    assert!(taken >= done, "{taken} taken, {done} done");
+    scrape
 }

@@ -9,7 +9,7 @@ use crate::problem::{nearest, quoted};
 use crate::tree::Step;
 use crate::wire::{self, Overflow, Source, SourceApi};
 use crate::work::{
-    BrokerSettings, JobStoreSettings, MessageApi, OverflowSettings, SourceSettings, WorkerSettings,
+    BrokerSettings, BrokerTls, JobStoreSettings, MessageApi, OverflowSettings, SourceSettings, WorkerSettings,
 };
 
 /// Default of `overflow.body` and `overflow.result`, bytes.
@@ -32,6 +32,9 @@ const HOLD_MAX: u32 = 65_535;
 const TRIES: u32 = 5;
 /// Default of `backoff` of a source.
 const BACKOFF: Duration = Duration::from_secs(1);
+
+/// What to do about a Kafka that wants more.
+const CLEAR_KAFKA: &str = "use a listener without them, or a proxy beside this process that adds them";
 
 impl Check<'_> {
     /// `None` where no api overflows and there is no section.
@@ -163,61 +166,90 @@ impl Check<'_> {
     }
 
     fn broker(&mut self, index: usize, source: &Source) -> Option<BrokerSettings> {
-        let place = |key| [Step::from("workers"), Step::from("sources"), Step::from(index), Step::from(key)];
-        let named = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
-        let (queues, topics) = (named(&source.queues), named(&source.topics));
         match (&source.rabbitmq, &source.kafka) {
-            (Some(url), None) => {
-                if !url.0.starts_with("amqp://") && !url.0.starts_with("amqps://") {
-                    let mend = "write `amqp://USER:PASSWORD@HOST:5672/VHOST` (`/%2f` for the default one)";
-                    self.problem(&place("rabbitmq"), "not the URL of a RabbitMQ", mend);
-                }
-                if queues.is_empty() {
-                    self.problem(&place("queues"), "no queue", "add `queues: [NAME]`");
-                }
-                for (key, there) in [
-                    ("topics", source.topics.is_some()),
-                    ("group", source.group.is_some()),
-                    ("order", source.order.is_some()),
-                    ("answers", source.answers.is_some()),
-                    ("options", source.options.is_some()),
-                ] {
-                    if there {
-                        self.problem(&place(key), "a key of Kafka in a source of RabbitMQ", "take it out");
-                    }
-                }
-                Some(BrokerSettings::Rabbitmq {
-                    url: url.0.clone(),
-                    queues,
-                    declare: source.declare.unwrap_or(true),
-                })
-            }
-            (None, Some(brokers)) => {
-                if topics.is_empty() {
-                    self.problem(&place("topics"), "no topic", "add `topics: [NAME]`");
-                }
-                for (key, there) in
-                    [("queues", source.queues.is_some()), ("declare", source.declare.is_some())]
-                {
-                    if there {
-                        self.problem(&place(key), "a key of RabbitMQ in a source of Kafka", "take it out");
-                    }
-                }
-                Some(BrokerSettings::Kafka {
-                    brokers: brokers.clone(),
-                    group: source.group.clone().unwrap_or_else(|| "sluicegate".to_owned()),
-                    topics,
-                    order: source.order.unwrap_or_default(),
-                    answers: source.answers.clone(),
-                    options: source.options.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect(),
-                })
-            }
+            (Some(url), None) => Some(self.rabbitmq(index, source, &url.0)),
+            (None, Some(brokers)) => Some(self.kafka(index, source, brokers)),
             _ => {
                 let mend = "add `rabbitmq: URL` with `queues`, or `kafka: HOST:PORT` with `topics`";
                 let at = at!["workers", "sources", index];
                 self.problem(at, "one of `rabbitmq` and `kafka`", mend);
                 None
             }
+        }
+    }
+
+    fn rabbitmq(&mut self, index: usize, source: &Source, url: &str) -> BrokerSettings {
+        let place = |key| [Step::from("workers"), Step::from("sources"), Step::from(index), Step::from(key)];
+        if !url.starts_with("amqp://") && !url.starts_with("amqps://") {
+            let mend = "write `amqp://USER:PASSWORD@HOST:5672/VHOST` (`/%2f` for the default one)";
+            self.problem(&place("rabbitmq"), "not the URL of a RabbitMQ", mend);
+        }
+        if source.tls.is_some() && !url.starts_with("amqps://") {
+            let mend = "write the URL with `amqps://`, or take `tls` out";
+            self.problem(&place("tls"), "certificates, but the URL says clear text", mend);
+        }
+        let queues = source.queues.clone().unwrap_or_default();
+        if queues.is_empty() {
+            self.problem(&place("queues"), "no queue", "add `queues: [NAME]`");
+        }
+        for (key, there) in [
+            ("topics", source.topics.is_some()),
+            ("group", source.group.is_some()),
+            ("order", source.order.is_some()),
+            ("answers", source.answers.is_some()),
+            ("options", source.options.is_some()),
+        ] {
+            if there {
+                self.problem(&place(key), "a key of Kafka in a source of RabbitMQ", "take it out");
+            }
+        }
+        let tls = source.tls.clone().unwrap_or_default();
+        let identity = match (tls.cert, tls.key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => {
+                self.problem(&place("tls"), "`cert` and `key` only go together", "give both, or neither");
+                None
+            }
+        };
+        BrokerSettings::Rabbitmq {
+            url: url.to_owned(),
+            tls: BrokerTls { ca: tls.ca, identity },
+            queues,
+            declare: source.declare.unwrap_or(true),
+        }
+    }
+
+    fn kafka(&mut self, index: usize, source: &Source, brokers: &str) -> BrokerSettings {
+        let place = |key| [Step::from("workers"), Step::from("sources"), Step::from(index), Step::from(key)];
+        let topics = source.topics.clone().unwrap_or_default();
+        if topics.is_empty() {
+            self.problem(&place("topics"), "no topic", "add `topics: [NAME]`");
+        }
+        for (key, there) in [("queues", source.queues.is_some()), ("declare", source.declare.is_some())] {
+            if there {
+                self.problem(&place(key), "a key of RabbitMQ in a source of Kafka", "take it out");
+            }
+        }
+        if source.tls.is_some() {
+            self.problem(&place("tls"), "Kafka has no TLS in this version", CLEAR_KAFKA);
+        }
+        let clear = |value: &str| value.trim().eq_ignore_ascii_case("plaintext");
+        for (key, value) in source.options.iter().flatten() {
+            let secured =
+                key.starts_with("ssl.") || key.starts_with("sasl.") || key.starts_with("enable.ssl.");
+            if secured || (key == "security.protocol" && !clear(&value.0)) {
+                let at = at!["workers", "sources", index, "options", key.as_str()];
+                self.problem(at, "Kafka has no TLS and no SASL in this version", CLEAR_KAFKA);
+            }
+        }
+        BrokerSettings::Kafka {
+            brokers: brokers.to_owned(),
+            group: source.group.clone().unwrap_or_else(|| "sluicegate".to_owned()),
+            topics,
+            order: source.order.unwrap_or_default(),
+            answers: source.answers.clone(),
+            options: source.options.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect(),
         }
     }
 

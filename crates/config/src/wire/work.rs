@@ -73,14 +73,16 @@ pub(crate) struct Workers {
 pub(crate) struct Source {
     /// Unique name, for logs.
     pub(crate) name: Name,
-    /// RabbitMQ: `amqp://USER:PASSWORD@HOST:5672/VHOST`.
+    /// RabbitMQ: `amqp://USER:PASSWORD@HOST:5672/VHOST`, or `amqps://…:5671/…` for TLS.
     pub(crate) rabbitmq: Option<Secret>,
+    /// RabbitMQ with `amqps://`: certificates.
+    pub(crate) tls: Option<BrokerTls>,
     /// RabbitMQ: the queues; one that stands earlier is served first.
     pub(crate) queues: Option<Vec<String>>,
     /// RabbitMQ: declare the queues, as quorum queues, with those for later tries and dead letters.
     #[schemars(extend("default" = true))]
     pub(crate) declare: Option<bool>,
-    /// Kafka: `HOST:9092[,HOST:9092]`.
+    /// Kafka: `HOST:9092[,HOST:9092]`, without TLS and SASL.
     pub(crate) kafka: Option<String>,
     /// Kafka: the topics.
     pub(crate) topics: Option<Vec<String>>,
@@ -90,7 +92,7 @@ pub(crate) struct Source {
     pub(crate) order: Option<MessageOrder>,
     /// Kafka: the topic that gets the pods' answers; default none. (RabbitMQ: `reply_to` of the message.)
     pub(crate) answers: Option<String>,
-    /// Kafka: further properties of librdkafka, such as `security.protocol`.
+    /// Kafka: further properties of librdkafka, such as `fetch.wait.max.ms`.
     pub(crate) options: Option<BTreeMap<String, Secret>>,
     /// Most messages held at once, waiting or running.
     #[schemars(range(min = 1), extend("default" = 256))]
@@ -107,6 +109,18 @@ pub(crate) struct Source {
     pub(crate) backoff: Option<Span>,
     /// Queue or topic for dead letters; default the name of the first queue or topic with `.dead`.
     pub(crate) dead: Option<String>,
+}
+
+/// Certificates for TLS to RabbitMQ, as PEM files.
+#[derive(Deserialize, JsonSchema, Clone, Debug, Default)]
+#[serde(deny_unknown_fields, expecting = "`{ca: FILE}`")]
+pub(crate) struct BrokerTls {
+    /// Whom to trust beside the system's list.
+    pub(crate) ca: Option<PathBuf>,
+    /// Our own certificate, with `key`.
+    pub(crate) cert: Option<PathBuf>,
+    /// Its private key.
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// Which messages of a partition keep their order.

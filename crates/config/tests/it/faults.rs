@@ -147,6 +147,34 @@ fn listeners_tokens_and_pods() {
 }
 
 #[test]
+fn brokers() {
+    let source = |rest: &str, expected: &str| {
+        let text =
+            format!("apis:\n  - {{name: x}}\nworkers:\n  sources:\n    - {{name: w, api: x, {rest}}}\n");
+        only(&text, &format!("workers.sources.w.{expected}"));
+    };
+    source("rabbitmq: ¶'http://a', queues: [q]", "rabbitmq: not the URL of a RabbitMQ");
+    source(
+        "rabbitmq: 'amqp://a', queues: [q], tls: ¶{ca: c}",
+        "tls: certificates, but the URL says clear text",
+    );
+    source("rabbitmq: 'amqps://a', queues: [q], tls: ¶{cert: c}", "tls: `cert` and `key` only go together");
+    source("rabbitmq: 'amqps://a', queues: [q], order: ¶none", "order: a key of Kafka");
+    source("kafka: 'a:1', topics: [t], declare: ¶true", "declare: a key of RabbitMQ");
+    source("kafka: 'a:1', topics: [t], tls: ¶{ca: c}", "tls: Kafka has no TLS in this version");
+    let said = "Kafka has no TLS and no SASL in this version";
+    for (key, value) in [
+        ("security.protocol", "SSL"),
+        ("security.protocol", "sasl_ssl"),
+        ("ssl.ca.location", "ca"),
+        ("sasl.username", "u"),
+    ] {
+        let options = format!("kafka: 'a:1', topics: [t], options: {{{key}: ¶{value}}}");
+        source(&options, &format!("options.{key}: {said}"));
+    }
+}
+
+#[test]
 fn redis_settings() {
     only("ledger: {redis: 'redis://a', ttl: ¶1ms}\n", "ledger.ttl: too short");
     only("ledger: {redis: 'redis://a', pace: ¶2s}\n", "ledger.pace: the pace");

@@ -18,14 +18,35 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// Microseconds in a second.
 pub(super) const SECOND: f64 = 1e6;
 
+/// One metric of another part of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Without `_total`.
+    pub name: &'static str,
+    /// A sentence.
+    pub help: &'static str,
+    /// It may fall.
+    pub is_gauge: bool,
+    /// Labels, and the figure.
+    pub values: Vec<(Labels, u64)>,
+}
+
+/// Names and values.
+pub type Labels = Vec<(&'static str, String)>;
+
 /// The text of `/metrics` now.
-pub(crate) fn text(gate: &Gate, counts: Vec<(&'static str, &'static str, u64)>) -> String {
+pub(crate) fn text(
+    gate: &Gate,
+    counts: Vec<(&'static str, &'static str, u64)>,
+    families: Vec<Family>,
+) -> String {
     let mut registry = Registry::default();
     let ledger = gate.ledger();
     let differing = state::differing(&gate.gates(), &ledger).len() as u64;
     registry.register_collector(Box::new(OneMoment(gate.snapshot())));
     registry.register_collector(Box::new(OfLedger { ledger, differing }));
     registry.register_collector(Box::new(OfDoors(counts)));
+    registry.register_collector(Box::new(OfOthers(families)));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("a String takes everything");
     text
@@ -80,6 +101,28 @@ impl Collector for OfDoors {
         self.0.iter().try_for_each(|(name, help, count)| {
             counter(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, *count)
         })
+    }
+}
+
+/// What other parts of the process say with labels.
+#[derive(Debug)]
+struct OfOthers(Vec<Family>);
+
+impl Collector for OfOthers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for Family { name, help, is_gauge, values } in &self.0 {
+            let kind = if *is_gauge { MetricType::Gauge } else { MetricType::Counter };
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for (labels, value) in values {
+                let mut one = family.encode_family(labels)?;
+                if *is_gauge {
+                    one.encode_gauge(value)?;
+                } else {
+                    counter(one, *value)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 mod dashboard;
 mod events;
 mod ledger_metrics;
-mod metrics;
+pub(crate) mod metrics;
 pub(crate) mod pods;
 mod state;
 
@@ -27,6 +27,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::live::Live;
 use crate::server;
+use metrics::Family;
 use state::Identity;
 
 /// What the admin listener asks of the process it runs in. Each call may block for a moment, and is made where that
@@ -54,6 +55,11 @@ pub trait Control: Send + Sync + 'static {
 
     /// What other doors of the process count, for `/metrics`: name (without `_total`), help, value.
     fn counts(&self) -> Vec<(&'static str, &'static str, u64)> {
+        Vec::new()
+    }
+
+    /// The same where a figure has labels.
+    fn families(&self) -> Vec<Family> {
         Vec::new()
     }
 
@@ -260,7 +266,10 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn show_metrics(State(shared): State<Arc<Shared>>) -> Response {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&shared.gate, shared.control.counts()))
+    (
+        [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        metrics::text(&shared.gate, shared.control.counts(), shared.control.families()),
+    )
         .into_response()
 }
 

@@ -85,15 +85,14 @@ impl Brokers {
     #[allow(clippy::print_stdout)] // the answer
     pub(super) async fn conclude(&self, backstage: Backstage) {
         let all = u64::from(MESSAGES) * self.all.len() as u64;
-        let done = |backstage: &Backstage| backstage.counts().read()[2];
-        let beside = done(&backstage);
+        let beside = backstage.done();
         let begin = Instant::now();
-        while done(&backstage) < all && begin.elapsed() < REST_MAX {
+        while backstage.done() < all && begin.elapsed() < REST_MAX {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         println!(
             "\nMessages: {beside} of {all} done beside the load, in units that it left; {} done {:.1} s after it",
-            done(&backstage),
+            backstage.done(),
             begin.elapsed().as_secs_f64()
         );
         backstage.stop(Duration::from_secs(10)).await;
