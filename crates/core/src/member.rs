@@ -510,8 +510,9 @@ impl Member {
             let running = self.gate.leases.iter().map(|(_, lease)| now.since(lease.request.arrival)).max();
             self.longest = (running.unwrap_or(0), self.longest.0);
         }
-        // Deadlines that passed meanwhile see the credit as it is now.
-        let due = self.gate.next_wake().unwrap_or(Micros::NEVER).min(self.gate.ledger.pods.owed_at());
+        // Deadlines that passed meanwhile see the credit as it is now, and what settled or is no longer withheld is idle,
+        // also at a gate where nobody asks.
+        let due = self.gate.next_wake().unwrap_or(Micros::NEVER).min(self.gate.ledger.pods.next_event());
         if due <= now {
             self.gate.advance(now, out);
             self.note_returned();

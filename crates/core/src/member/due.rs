@@ -30,8 +30,12 @@ impl Member {
     /// When [`Member::poll`] or [`Member::advance`] has something to do, if nothing else happens before.
     #[must_use]
     pub fn next_wake(&self) -> Micros {
-        let inside = self.gate.next_wake().unwrap_or(Micros::NEVER).min(self.gate.ledger.pods.owed_at());
-        let wake = inside.min(self.due());
+        let pods = &self.gate.ledger.pods;
+        let inside = self.gate.next_wake().unwrap_or(Micros::NEVER).min(pods.owed_at());
+        // Credit that settles or is withheld is somebody's elsewhere as soon as it is not.
+        let wanted = self.advice.scarce || self.advice.tight || self.advice.kept.is_some();
+        let hidden = if wanted { pods.next_event() } else { Micros::NEVER };
+        let wake = inside.min(hidden).min(self.due());
         if !self.lapsed {
             return wake.min(self.valid_until);
         }

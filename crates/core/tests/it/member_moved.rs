@@ -1,8 +1,9 @@
 //! Leases that turn out to be on another pod, at one gate of many.
 
+use sluicegate_core::exchange::Ending;
 use sluicegate_core::gate::{Answer, Ask};
 use sluicegate_core::ids::{LeaseId, PodId};
-use sluicegate_core::shared::Account;
+use sluicegate_core::shared::{Account, Kept, Push};
 
 use crate::desk::{Desk, HEAVY, LIGHT, OTHER, POD, held, policy};
 
@@ -52,4 +53,38 @@ fn nothing_is_moved_that_has_ended_or_to_a_pod_that_never_was() {
     assert_eq!(snapshot.in_use, 0);
     // Its own lock had no room, so for a moment it is given less.
     assert!(matches!(desk.member.ask(desk.at(), Ask::new(HEAVY), &mut desk.out), Answer::Waits(_)));
+}
+
+/// Units that settle or that a pod refused are usable for nobody for a while. Afterwards they are credit, also at a gate where
+/// nobody asks for anything: somebody else may wait for them.
+#[test]
+fn hidden_credit_of_a_quiet_gate_goes_to_who_waits_elsewhere() {
+    for (settle_us, hidden_us) in [(50_000, 50_000), (0, 1_000_000)] {
+        let mut rules = policy();
+        rules.pods[0].settle_us = settle_us;
+        let mut desk = Desk::new(&rules);
+        desk.credit(POD, 3);
+        let running = desk.take(HEAVY);
+        if settle_us > 0 {
+            desk.release(&running);
+        } else {
+            let again = desk.member.retry(desk.at(), running.lease, Ending::PodRefused, &mut desk.out);
+            let Some(Answer::Waits(ticket)) = again else {
+                panic!("the pod is full by its own word: {again:?}")
+            };
+            assert!(desk.member.cancel(desk.at(), ticket, &mut desk.out));
+        }
+        let begun = desk.now;
+        let kept = Some(Kept { pod: POD, age_us: 1_000_000 });
+        let push = Push { stamp: desk.life, lent: Vec::new(), recall: None, kept };
+        desk.member.on_push(desk.at(), &push, &mut desk.out);
+        while held(&desk.exchange(|reply| reply.kept = kept), Account::Pod(POD)) != Some(0) {
+            assert!(desk.now < begun + hidden_us + 5_000, "nobody can use them although they are free");
+        }
+        assert!(
+            desk.now >= begun + hidden_us && desk.now < begun + hidden_us + 10_000,
+            "at once: {}",
+            desk.now
+        );
+    }
 }
