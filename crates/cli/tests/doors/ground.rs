@@ -107,7 +107,7 @@ impl Ground {
     }
 
     /// The configuration of a program that listens there.
-    fn yaml(&self, asked_at: SocketAddr, admin: SocketAddr) -> String {
+    pub(crate) fn yaml(&self, asked_at: SocketAddr, admin: SocketAddr) -> String {
         let Terms { asks, on_disconnect, admission, decisions, rules, .. } = &self.terms;
         // Pods that stop notice a cut connection a moment after the proxy has cut it.
         let manners = match on_disconnect {
@@ -281,6 +281,15 @@ impl Ground {
             *outcomes.entry(outcome).or_default() += count.parse::<u64>().unwrap();
         }
         outcomes
+    }
+
+    /// Waits until this life of the program has admitted so many.
+    pub(crate) async fn until_admitted(&self, count: u64) {
+        let start = Instant::now();
+        while self.outcomes().await.get("admitted").is_none_or(|admitted| *admitted < count) {
+            assert!(start.elapsed() < SOON, "never asked again\n{}", self.words());
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     /// What the program printed.

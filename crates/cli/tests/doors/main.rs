@@ -13,6 +13,7 @@ mod envoy;
 mod ground;
 mod matrix;
 mod nginx;
+mod restart;
 #[allow(dead_code, reason = "the other tests use more of it")]
 #[path = "../it/running.rs"]
 mod running;
