@@ -291,6 +291,8 @@ impl Desk {
                 job.abort();
             }
         }
+        // It may have held all that was held: then nothing of the others ends, which are paused.
+        self.wake();
     }
 
     fn take(&mut self, message: OwnedMessage) {
@@ -389,24 +391,28 @@ impl Desk {
         }
     }
 
-    /// Resumes a partition whose lanes are half empty. `place`: the one where a message ended; all, after a rest.
+    /// Ends the rest once half of what may be held is gone.
+    fn wake(&mut self) {
+        if !self.resting || self.held > self.source.hold / 2 {
+            return;
+        }
+        self.resting = false;
+        // Those that have given no message yet are paused too.
+        let outcome = self.consumer.assignment().and_then(|all| self.consumer.resume(&all));
+        if let Err(error) = outcome {
+            tracing::debug!(source = self.source.name, %error, "not resumed");
+        }
+        let all: Vec<Place> = self.parts.keys().cloned().collect();
+        for place in all {
+            self.parts.entry(place.clone()).and_modify(|part| part.paused = false);
+            self.brake(&place);
+        }
+    }
+
+    /// Resumes the partition where a message ended, if its lanes are half empty; after a rest all.
     fn release(&mut self, place: &Place) {
         if self.resting {
-            if self.held > self.source.hold / 2 {
-                return;
-            }
-            self.resting = false;
-            // Those that have given no message yet are paused too.
-            let outcome = self.consumer.assignment().and_then(|all| self.consumer.resume(&all));
-            if let Err(error) = outcome {
-                tracing::debug!(source = self.source.name, %error, "not resumed");
-            }
-            let all: Vec<Place> = self.parts.keys().cloned().collect();
-            for place in all {
-                self.parts.entry(place.clone()).and_modify(|part| part.paused = false);
-                self.brake(&place);
-            }
-            return;
+            return self.wake();
         }
         let share = self.share();
         let Some(part) = self.parts.get_mut(place) else { return };
@@ -570,22 +576,4 @@ fn message_of(message: &OwnedMessage) -> Message {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_may_be_committed_is_the_lowest_open_offset() {
-        let mut part = Part { next: 5, stored: 5, ..Part::default() };
-        assert_eq!(part.committable(), 5);
-        for offset in [5, 6, 9] {
-            part.open.insert(offset);
-            part.next = offset + 1;
-        }
-        part.open.remove(&6);
-        assert_eq!(part.committable(), 5, "5 is open");
-        part.open.remove(&5);
-        assert_eq!(part.committable(), 9, "6 is done, 7 and 8 were never there");
-        part.open.remove(&9);
-        assert_eq!(part.committable(), 10);
-    }
-}
+mod tests;
