@@ -8,6 +8,7 @@ import io.sluicegate.servlet.Problem;
 import io.sluicegate.servlet.SluicegateFilter;
 import io.sluicegate.testkit.Redis;
 import io.sluicegate.testkit.Sluice;
+import io.sluicegate.testkit.Wait;
 import jakarta.servlet.AsyncContext;
 import jakarta.servlet.http.HttpServletRequest;
 import jakarta.servlet.http.HttpServletResponse;
@@ -121,6 +122,13 @@ final class Roads {
                     + redis.port() + "\"}\n";
             for (int pod = 0; pod < PODS; pod++) {
                 sidecars.add(Sluice.sidecar(rules, "p" + pod));
+            }
+            // A new ledger lends nothing in its first seconds: it cannot know who ran before.
+            for (Sluice sidecar : sidecars) {
+                Wait.until("all sidecars on one ledger that lends", () -> {
+                    String state = sidecar.state().replace(" ", "");
+                    return state.contains("\"recovering\":false") && state.contains("\"gates_known\":" + PODS);
+                });
             }
             List<String> urls = sidecars.stream().map(sidecar -> sidecar.gateway().toString()).toList();
             row(section, "a sidecar beside each pod, which it prefers, wait 50 ms, ledger in Redis", "yes", locks,
