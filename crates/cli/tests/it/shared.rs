@@ -113,9 +113,12 @@ async fn a_pod_that_registers_at_one_gate_serves_at_all_and_goes_at_all() {
 async fn who_is_told_to_stop_leaves_its_units_to_the_others_at_once() {
     let (_pods, yaml) = pods(1, |name| PodOptions::new(name, 20)).await;
     let redis = Redis::with(RedisOptions::tcp());
-    // So long that nothing comes back by silence within this test.
-    let rules = format!("{yaml}{APIS}ledger: {{redis: \"redis://{}\", ttl: 2m}}\n", redis.addr());
+    // Nothing comes back by silence within this test: that takes the ttl and twice the usual `max_hold`.
+    let rules = format!("{yaml}{APIS}ledger: {{redis: \"redis://{}\", ttl: 10s}}\n", redis.addr());
     let (mut one, two) = (Running::start(&rules), Running::start(&rules));
+    for gate in [&one, &two] {
+        until(gate.admin, "a ledger that lends", |state| state["ledger"]["recovering"] == false).await;
+    }
     assert_eq!(get(one.gateway, "/w/1").await.unwrap().head.status, 200);
     until(two.admin, "both gates", |state| state["gates"].as_array().unwrap().len() == 2).await;
     one.process.terminate();
