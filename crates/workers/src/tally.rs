@@ -21,6 +21,11 @@ impl End {
     /// All of them, in the order of [`Ends`].
     pub const ALL: [End; 4] = [End::Done, End::Again, End::Dead, End::Untold];
 
+    /// Its place in [`Ends`].
+    fn place(self) -> usize {
+        self as usize
+    }
+
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -80,6 +85,14 @@ pub struct TallyView {
     pub prefetch: BTreeMap<String, u64>,
 }
 
+impl TallyView {
+    /// How often messages ended so, of all apis.
+    #[must_use]
+    pub fn count(&self, end: End) -> u64 {
+        self.ends.values().map(|ends| ends[end.place()]).sum()
+    }
+}
+
 impl Tally {
     /// Of a source that has taken nothing yet.
     #[must_use]
@@ -125,7 +138,7 @@ impl Tally {
             tables.ends.insert(api.to_owned(), Ends::default());
         }
         let ends = tables.ends.get_mut(api).expect("it was just put in");
-        ends[End::ALL.iter().position(|one| *one == end).expect("all are listed")] += 1;
+        ends[end.place()] += 1;
     }
 
     pub(crate) fn set_prefetch(&self, queue: &str, prefetch: u16) {

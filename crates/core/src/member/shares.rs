@@ -18,7 +18,7 @@ use crate::time::Micros;
 struct Claim {
     /// The ledger wrote it down and had room: it may be used.
     confirmed: Units,
-    /// What the last report said.
+    /// What the last report said: that, or more.
     asked: Units,
     /// So much more is asked for at once; `None`: all that is left of the share.
     step: Option<Units>,
@@ -50,7 +50,7 @@ impl Shares {
 
     /// What the ledger is told.
     pub(super) fn asked(&self, account: Account) -> Units {
-        self.claims.get(&account).map_or(0, |claim| claim.asked.max(claim.confirmed))
+        self.claims.get(&account).map_or(0, |claim| claim.asked)
     }
 }
 
@@ -98,7 +98,7 @@ impl Member {
         let mut shares = std::mem::take(&mut self.shares.claims);
         for (account, claim) in &mut shares {
             let over = self.advice.over.contains(account);
-            let more = claim.asked.saturating_sub(claim.confirmed);
+            let more = claim.asked - claim.confirmed;
             claim.over = if over { claim.over + 1 } else { 0 };
             if over {
                 let most =
@@ -110,7 +110,6 @@ impl Member {
                 claim.confirmed += more;
                 claim.step = None;
             }
-            claim.asked = claim.asked.max(claim.confirmed);
         }
         self.shares.claims = shares;
     }
