@@ -29,27 +29,25 @@ import javax.net.ssl.SSLSocketFactory;
 final class Transport {
     private final URI base;
     private final String token;
-    private final Duration connectTimeout;
-    private final SSLContext tls;
     private final Target target;
     private final Connections connections;
     /** Made by the first call that needs it: most applications do without one of the two. */
-    private volatile Loop loop;
-    private volatile HttpClient http;
-    private boolean closed;
+    private final Lazy<Loop> loop;
+    private final Lazy<HttpClient> http;
+    private volatile boolean closed;
 
     /** {@code tls} may be null: the JDK's own. */
     Transport(URI base, String token, SSLContext tls, Duration connectTimeout) {
         this.base = base;
         this.token = token;
-        this.connectTimeout = connectTimeout;
-        this.tls = tls;
         this.target = new Target(base, token);
         SSLSocketFactory sockets = null;
         if (target.tls()) {
             sockets = tls != null ? tls.getSocketFactory() : (SSLSocketFactory) SSLSocketFactory.getDefault();
         }
         this.connections = new Connections(target, sockets, connectTimeout);
+        this.loop = new Lazy<>(() -> new Loop(target, connectTimeout));
+        this.http = new Lazy<>(() -> httpClient(tls, connectTimeout));
     }
 
     /** Blocks for the answer. */
@@ -63,33 +61,27 @@ final class Transport {
                 : loop().call(target.call(method, path, body), deadline);
     }
 
-    synchronized void close() {
+    void close() {
         closed = true;
         connections.close();
-        if (loop != null) {
-            loop.close();
+        Loop made = loop.made();
+        if (made != null) {
+            made.close();
         }
     }
 
     private Loop loop() {
-        Loop made = loop;
-        if (made != null) {
-            return made;
+        Loop made = loop.get();
+        // Whoever closes after this sees that it was made.
+        if (closed) {
+            made.close();
         }
-        synchronized (this) {
-            if (loop == null) {
-                loop = new Loop(target, connectTimeout);
-                if (closed) {
-                    loop.close();
-                }
-            }
-            return loop;
-        }
+        return made;
     }
 
     private CompletableFuture<Answer> overHttpClient(String method, String path, String body, Duration deadline) {
         CompletableFuture<HttpResponse<String>> call =
-                httpClient().sendAsync(request(method, path, body), HttpResponse.BodyHandlers.ofString());
+                http.get().sendAsync(request(method, path, body), HttpResponse.BodyHandlers.ofString());
         CompletableFuture<Answer> answer = new CompletableFuture<>();
         Future<?> alarm = Alarms.after(deadline,
                 () -> answer.completeExceptionally(new SocketTimeoutException("no answer in time")));
@@ -120,19 +112,10 @@ final class Transport {
         return error;
     }
 
-    private HttpClient httpClient() {
-        HttpClient made = http;
-        if (made != null) {
-            return made;
-        }
-        synchronized (this) {
-            if (http == null) {
-                HttpClient.Builder builder =
-                        HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).connectTimeout(connectTimeout);
-                http = (tls == null ? builder : builder.sslContext(tls)).build();
-            }
-            return http;
-        }
+    private static HttpClient httpClient(SSLContext tls, Duration connectTimeout) {
+        HttpClient.Builder builder =
+                HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).connectTimeout(connectTimeout);
+        return (tls == null ? builder : builder.sslContext(tls)).build();
     }
 
     private HttpRequest request(String method, String path, String body) {

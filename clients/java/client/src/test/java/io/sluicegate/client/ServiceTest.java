@@ -219,6 +219,8 @@ class ServiceTest {
         // The restarted service knows nothing of the report that still runs here; the pod's own lock does.
         assertThrows(RefusedException.class, () -> local.acquire(Ask.api("report")));
         before.close();
+        // What was asked for above goes back by a batch, a moment later.
+        Wait.until("all is back", () -> sluice.inUse() == 0);
         local.acquire(Ask.api("report")).close();
         assertEquals(0, units.inUse());
     }

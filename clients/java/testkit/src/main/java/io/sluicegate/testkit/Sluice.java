@@ -83,6 +83,11 @@ public final class Sluice implements AutoCloseable {
     /** It hangs: connections stay, and nothing is answered. */
     public void pause() {
         child.signal("STOP");
+        // The signal is only sent: for a moment it may still answer.
+        Wait.until("stopped", () -> {
+            String stat = Files.readString(Path.of("/proc/" + child.pid() + "/stat"));
+            return stat.substring(stat.lastIndexOf(')') + 2).startsWith("T");
+        });
     }
 
     /** It wakes from {@link #pause()}. */
