@@ -68,7 +68,7 @@ impl Backstage {
         let tallies: Vec<Arc<Tally>> = sources.iter().map(|(_, tally)| Arc::clone(tally)).collect();
         if !tallies.is_empty() {
             let shown = tallies.clone();
-            pool.show_families(Box::new(move || messages::families(&shown)));
+            pool.show(Box::new(move || messages::families(&shown)));
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -34,8 +34,7 @@ pub(crate) struct Pool {
     pub(crate) directory: Arc<Directory>,
     /// The same for Envoy's door.
     pub(crate) envoy: Arc<sluicegate_envoy::Live>,
-    /// What doors beside the gateway count, for `/metrics`.
-    counts: Mutex<Vec<Counts>>,
+    /// What parts beside the gateway count, for `/metrics`.
     families: Mutex<Vec<Families>>,
     documents: Documents,
     /// How long all gates have to obey a change before the answer says who did not.
@@ -47,9 +46,7 @@ pub(crate) struct Pool {
     draining: AtomicBool,
 }
 
-/// Reads the counts of a door: name, help, value.
-type Counts = Box<dyn Fn() -> Vec<(&'static str, &'static str, u64)> + Send + Sync>;
-/// The same with labels.
+/// Reads the counts of one part.
 type Families = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
 
 struct Rules {
@@ -115,7 +112,6 @@ impl Pool {
             live,
             directory,
             envoy,
-            counts: Mutex::new(Vec::new()),
             families: Mutex::new(Vec::new()),
             documents,
             patience,
@@ -132,12 +128,7 @@ impl Pool {
     }
 
     /// `/metrics` shows these too.
-    pub(crate) fn show(&self, counts: Counts) {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).push(counts);
-    }
-
-    /// And these.
-    pub(crate) fn show_families(&self, families: Families) {
+    pub(crate) fn show(&self, families: Families) {
         self.families.lock().unwrap_or_else(PoisonError::into_inner).push(families);
     }
 
@@ -275,11 +266,6 @@ impl Control for Pool {
 
     fn deregister(&self, name: &str) -> Result<(), ControlError> {
         self.let_go(name)
-    }
-
-    fn counts(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let doors = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        doors.iter().flat_map(|counts| counts()).collect()
     }
 
     fn families(&self) -> Vec<Family> {

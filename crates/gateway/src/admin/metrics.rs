@@ -31,21 +31,24 @@ pub struct Family {
     pub values: Vec<(Labels, u64)>,
 }
 
+impl Family {
+    /// A count without labels.
+    #[must_use]
+    pub fn count(name: &'static str, help: &'static str, value: u64) -> Family {
+        Family { name, help, is_gauge: false, values: vec![(Labels::new(), value)] }
+    }
+}
+
 /// Names and values.
 pub type Labels = Vec<(&'static str, String)>;
 
 /// The text of `/metrics` now.
-pub(crate) fn text(
-    gate: &Gate,
-    counts: Vec<(&'static str, &'static str, u64)>,
-    families: Vec<Family>,
-) -> String {
+pub(crate) fn text(gate: &Gate, families: Vec<Family>) -> String {
     let mut registry = Registry::default();
     let ledger = gate.ledger();
     let differing = state::differing(&gate.gates(), &ledger).len() as u64;
     registry.register_collector(Box::new(OneMoment(gate.snapshot())));
     registry.register_collector(Box::new(OfLedger { ledger, differing }));
-    registry.register_collector(Box::new(OfDoors(counts)));
     registry.register_collector(Box::new(OfOthers(families)));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("a String takes everything");
@@ -92,19 +95,7 @@ impl Collector for OneMoment {
     }
 }
 
-/// Counts of doors beside the gateway.
-#[derive(Debug)]
-struct OfDoors(Vec<(&'static str, &'static str, u64)>);
-
-impl Collector for OfDoors {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|(name, help, count)| {
-            counter(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, *count)
-        })
-    }
-}
-
-/// What other parts of the process say with labels.
+/// What other parts of the process say.
 #[derive(Debug)]
 struct OfOthers(Vec<Family>);
 
@@ -112,13 +103,17 @@ impl Collector for OfOthers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for Family { name, help, is_gauge, values } in &self.0 {
             let kind = if *is_gauge { MetricType::Gauge } else { MetricType::Counter };
+            let write = |mut one: MetricEncoder<'_>, value: u64| {
+                if *is_gauge { one.encode_gauge(&value) } else { counter(one, value) }
+            };
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            for (labels, value) in values {
-                let mut one = family.encode_family(labels)?;
-                if *is_gauge {
-                    one.encode_gauge(value)?;
-                } else {
-                    counter(one, *value)?;
+            match values.as_slice() {
+                // Else it would have empty braces behind its name.
+                [(labels, value)] if labels.is_empty() => write(family, *value)?,
+                values => {
+                    for (labels, value) in values {
+                        write(family.encode_family(labels)?, *value)?;
+                    }
                 }
             }
         }

@@ -53,12 +53,7 @@ pub trait Control: Send + Sync + 'static {
     /// The pods of this pool do not register, or the others cannot be told.
     fn deregister(&self, name: &str) -> Result<(), ControlError>;
 
-    /// What other doors of the process count, for `/metrics`: name (without `_total`), help, value.
-    fn counts(&self) -> Vec<(&'static str, &'static str, u64)> {
-        Vec::new()
-    }
-
-    /// The same where a figure has labels.
+    /// What other parts of the process count, for `/metrics`.
     fn families(&self) -> Vec<Family> {
         Vec::new()
     }
@@ -266,10 +261,7 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn show_metrics(State(shared): State<Arc<Shared>>) -> Response {
-    (
-        [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
-        metrics::text(&shared.gate, shared.control.counts(), shared.control.families()),
-    )
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&shared.gate, shared.control.families()))
         .into_response()
 }
 

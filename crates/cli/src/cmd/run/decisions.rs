@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 
 use sluicegate_config::{Config, LedgerSettings};
 use sluicegate_decisions::{Bound, Decisions, DrainReport, GateName, PodCall, Settings};
-use sluicegate_gateway::pod_call;
+use sluicegate_gateway::{Family, pod_call};
 
 use super::Failure;
 use crate::pool::Pool;
@@ -59,7 +59,9 @@ pub(super) fn start(door: Door, config: &Config, pool: &Arc<Pool>) -> Result<Dec
     let service = Decisions::start(pool.gate.clone(), Arc::clone(&pool.directory), door.bound, &settings);
     let service = service.map_err(|error| Failure::of("no decision service", &error))?;
     let counts = service.counts();
-    pool.show(Box::new(move || counts().families().to_vec()));
+    pool.show(Box::new(move || {
+        counts().families().map(|(name, help, count)| Family::count(name, help, count)).to_vec()
+    }));
     match service.local_addr() {
         Some(listen) => tracing::info!(%listen, pool = config.pool, "decisions listening"),
         None => tracing::info!(listen = %http, pool = config.pool, "decisions listening"),

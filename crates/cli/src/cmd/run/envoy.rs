@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 
 use sluicegate_config::Config;
 use sluicegate_envoy::{Count, Drained, ExtProc, Settings};
+use sluicegate_gateway::Family;
 
 use super::Failure;
 use crate::pool::Pool;
@@ -21,8 +22,8 @@ pub(super) fn start(config: &Config, pool: &Arc<Pool>) -> Result<Option<ExtProc>
     let server = ExtProc::start(pool.gate.clone(), Arc::clone(&pool.envoy), &settings);
     let server = server.map_err(|error| Failure::of("no door for Envoy", &error))?;
     let counts = server.counter();
-    let words = |count: &Count| (count.name, count.help, count.value);
-    pool.show(Box::new(move || counts().iter().map(words).collect()));
+    let family = |count: &Count| Family::count(count.name, count.help, count.value);
+    pool.show(Box::new(move || counts().iter().map(family).collect()));
     tracing::info!(listen = %server.local_addr(), pool = config.pool, "ext_proc listening");
     Ok(Some(server))
 }
