@@ -58,6 +58,30 @@ public final class RawClient implements AutoCloseable {
         return Integer.parseInt(status.split(" ")[1]);
     }
 
+    /** Reads what follows the head, to its end. */
+    public String body(Map<String, String> headers) throws IOException {
+        String length = headers.get("content-length");
+        if (length != null) {
+            byte[] body = in.readNBytes(Integer.parseInt(length));
+            if (body.length < Integer.parseInt(length)) {
+                throw new EOFException("the connection ended within a body");
+            }
+            return new String(body, StandardCharsets.UTF_8);
+        }
+        if (!"chunked".equals(headers.get("transfer-encoding"))) {
+            return new String(in.readAllBytes(), StandardCharsets.UTF_8);
+        }
+        ByteArrayOutputStream body = new ByteArrayOutputStream();
+        while (true) {
+            int size = Integer.parseInt(line().trim(), 16);
+            body.write(in.readNBytes(size));
+            line();
+            if (size == 0) {
+                return body.toString(StandardCharsets.UTF_8);
+            }
+        }
+    }
+
     /** Reads this many bytes of what follows. */
     public void read(int count) throws IOException {
         if (in.readNBytes(count).length < count) {
@@ -74,25 +98,6 @@ public final class RawClient implements AutoCloseable {
     @Override
     public void close() throws IOException {
         socket.close();
-    }
-
-    private String body(Map<String, String> headers) throws IOException {
-        String length = headers.get("content-length");
-        if (length != null) {
-            return new String(in.readNBytes(Integer.parseInt(length)), StandardCharsets.UTF_8);
-        }
-        if (!"chunked".equals(headers.get("transfer-encoding"))) {
-            return new String(in.readAllBytes(), StandardCharsets.UTF_8);
-        }
-        ByteArrayOutputStream body = new ByteArrayOutputStream();
-        while (true) {
-            int size = Integer.parseInt(line().trim(), 16);
-            body.write(in.readNBytes(size));
-            line();
-            if (size == 0) {
-                return body.toString(StandardCharsets.UTF_8);
-            }
-        }
     }
 
     private String line() throws IOException {
