@@ -116,7 +116,7 @@ public final class SluicegateGlobalFilter implements GlobalFilter, Ordered {
         private Mono<Void> attempt(Ask ask, int again) {
             return Mono.defer(() -> {
                 long began = System.nanoTime();
-                return stay.nextHold().ask(ask)
+                return stay.nextHold().ask(ask, exchange.getRequest())
                         .onErrorResume(SluicegateException.class, refused -> ReactiveProblem
                                 .write(exchange.getResponse(), Problem.of(refused)).then(Mono.empty()))
                         .flatMap(lease -> {

@@ -6,11 +6,12 @@ import io.sluicegate.client.Lease;
 import io.sluicegate.client.SluicegateClient;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.atomic.AtomicReference;
+import org.springframework.http.server.reactive.ServerHttpRequest;
 import reactor.core.publisher.Mono;
 
 /**
- * The lease of one run, and not its subscription, owns what was granted: whoever comes last, the lease or the run's end,
- * gives it back, once.
+ * The lease of one run. This, and not a subscription, owns what was granted: whoever comes last, the lease or the run's
+ * end, gives it back, once.
  */
 public final class ReactiveHold {
     /** Stands for a run that has ended. */
@@ -32,19 +33,20 @@ public final class ReactiveHold {
      * Asks when it is subscribed to, once. A cancel withdraws the ask; a grant that meets it goes back.
      *
      * @param ask what for
+     * @param request the answer is told on its connection's own thread: see {@link ServerLoop}
      * @return the lease, which is held until {@link #end()}, or the {@link io.sluicegate.client.SluicegateException} of
      *     an ask that came to nothing
      */
-    public Mono<Lease> ask(Ask ask) {
+    public Mono<Lease> ask(Ask ask, ServerHttpRequest request) {
         return Mono.create(sink -> {
             CompletableFuture<Lease> asked = client.acquireAsync(ask);
             sink.onCancel(() -> asked.cancel(true));
             asked.whenComplete((lease, error) -> {
                 if (error == null) {
                     put(lease);
-                    sink.success(lease);
+                    ServerLoop.of(request).execute(() -> sink.success(lease));
                 } else if (!asked.isCancelled()) {
-                    sink.error(error);
+                    ServerLoop.of(request).execute(() -> sink.error(error));
                 }
             });
         });

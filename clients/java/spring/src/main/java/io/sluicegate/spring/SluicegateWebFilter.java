@@ -54,7 +54,7 @@ public final class SluicegateWebFilter implements WebFilter, Ordered {
         return Mono.defer(() -> {
             ReactiveHold hold = new ReactiveHold(client);
             ServerHttpResponse response = exchange.getResponse();
-            return hold.ask(ask)
+            return hold.ask(ask, exchange.getRequest())
                     .onErrorResume(SluicegateException.class,
                             refused -> ReactiveProblem.write(response, Problem.of(refused)).then(Mono.empty()))
                     .flatMap(lease -> chain.filter(
