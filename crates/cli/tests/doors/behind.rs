@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use sluicegate_testkit::client::{Raw, get};
+use sluicegate_testkit::parts::part;
 use sluicegate_testkit::ports::{free_port, loopback};
 use sluicegate_testkit::process::Process;
 use sluicegate_trial::pod::{OnDisconnect, PodHandle, PodOptions};
@@ -101,7 +102,29 @@ fn nginx_without_lua(dir: &Path, gateway: SocketAddr, _: SocketAddr) -> (Process
     (Process::spawn_group(nginx(dir)), listen)
 }
 
-const PROXIES: [(&str, Start); 2] = [("HAProxy", haproxy), ("nginx without Lua", nginx_without_lua)];
+fn traefik(dir: &Path, gateway: SocketAddr, admin: SocketAddr) -> (Process, SocketAddr) {
+    traefik_with(dir, gateway, admin, "130s")
+}
+
+/// `read`: its `readTimeout`.
+fn traefik_with(dir: &Path, gateway: SocketAddr, admin: SocketAddr, read: &str) -> (Process, SocketAddr) {
+    let listen = loopback(free_port());
+    let shipped = |name| std::fs::read_to_string(plugins().join("traefik").join(name)).unwrap();
+    let text = change(&shipped("traefik.yaml"), "127.0.0.1:80\"", &format!("{listen}\""));
+    let text = change(&text, "readTimeout: 130s", &format!("readTimeout: {read}"));
+    let dynamic = dir.join("dynamic.yaml");
+    let text = change(&text, "filename: dynamic.yaml", &format!("filename: {}", dynamic.display()));
+    let config = dir.join("traefik.yaml");
+    std::fs::write(&config, text).unwrap();
+    let text = change(&shipped("dynamic.yaml"), "127.0.0.1:8080", &gateway.to_string());
+    std::fs::write(dynamic, change(&text, "port: 8081", &format!("port: {}", admin.port()))).unwrap();
+    let mut command = Command::new(part("traefik-3.6.12/traefik"));
+    command.arg(format!("--configFile={}", config.display()));
+    (Process::spawn(command), listen)
+}
+
+const PROXIES: [(&str, Start); 3] =
+    [("HAProxy", haproxy), ("nginx without Lua", nginx_without_lua), ("Traefik", traefik)];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_and_refusals_come_through_whole() {
@@ -169,4 +192,14 @@ async fn what_a_pod_works_on_is_held_to_its_end() {
         assert!(behind.sent("/w/1?reset=body&bytes=1000").await.answer().await.is_err(), "{name}");
         behind.over().await;
     }
+}
+
+/// Why the shipped `readTimeout` is above the longest wait and hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn traefik_hangs_up_on_who_waits_longer_than_its_read_timeout() {
+    let start: Start = |dir, gateway, admin| traefik_with(dir, gateway, admin, "300ms");
+    let behind = Behind::start(start, OnDisconnect::Stops).await;
+    let answer = behind.sent("/w/1?hang").await.answer().await;
+    assert!(answer.as_ref().map_or(true, |answer| answer.head.status >= 499), "{answer:?}");
+    behind.over().await;
 }

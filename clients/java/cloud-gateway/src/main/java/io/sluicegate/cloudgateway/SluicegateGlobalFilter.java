@@ -15,6 +15,7 @@ import java.net.ConnectException;
 import java.net.NoRouteToHostException;
 import java.net.URI;
 import java.net.UnknownHostException;
+import java.nio.channels.NotYetConnectedException;
 import java.util.Locale;
 import java.util.Optional;
 import java.util.concurrent.TimeUnit;
@@ -186,7 +187,7 @@ public final class SluicegateGlobalFilter implements GlobalFilter, Ordered {
             if (!isHere) {
                 return Mono.empty();
             }
-            return Mono.error(error instanceof IOException
+            return Mono.error(error instanceof IOException || isUnreachable(error)
                     ? new ResponseStatusException(HttpStatus.BAD_GATEWAY, "The pod could not be reached, or broke off.", error)
                     : error);
         }
@@ -194,7 +195,7 @@ public final class SluicegateGlobalFilter implements GlobalFilter, Ordered {
         /** It surely did not start there. */
         private static boolean isUnreachable(Throwable error) {
             return error instanceof ConnectException || error instanceof UnknownHostException
-                    || error instanceof NoRouteToHostException;
+                    || error instanceof NoRouteToHostException || error instanceof NotYetConnectedException;
         }
     }
 }

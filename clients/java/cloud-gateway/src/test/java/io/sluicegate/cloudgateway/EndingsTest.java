@@ -62,10 +62,11 @@ class EndingsTest {
     void refused(OnDisconnect manners) throws Exception {
         Ground ground = ground(manners);
         long before = ground.sluice.count("refused");
-        Load load = ground.run(REQUESTS, number -> Errand.whole("/now/?ms=20"));
-        assertTrue(load.count("429") > REQUESTS / 20, load.toString());
+        Load load = ground.run(2 * REQUESTS, number -> Errand.whole("/now/?ms=20"));
+        assertTrue(load.count("429") > REQUESTS / 10, load.toString());
+        assertEquals(2 * REQUESTS, load.count("429") + load.count("200"), load.toString());
         ground.settled(load);
-        ground.counted(REQUESTS);
+        ground.counted(2 * REQUESTS);
         assertEquals(load.count("429"), ground.sluice.count("refused") - before);
         assertEquals(load.count("200"), ground.pods.served());
     }
@@ -116,7 +117,8 @@ class EndingsTest {
         assertEquals(REQUESTS * 3 / 4, load.count("200"), load.toString());
         ground.settled(load);
         // A request that is reset before it was read was none, so nobody knows how many asked.
-        assertEquals(ground.gateway.stats().granted() - before, ground.pods.served());
+        // Nor whether a pod got what was granted to one who left just then.
+        assertTrue(ground.pods.served() <= ground.gateway.stats().granted() - before, load.toString());
     }
 
     @ParameterizedTest

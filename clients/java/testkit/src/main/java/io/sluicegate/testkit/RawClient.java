@@ -33,9 +33,9 @@ public final class RawClient implements AutoCloseable {
         in = new BufferedInputStream(socket.getInputStream());
     }
 
-    /** Sends a request and reads its whole answer. */
-    public Answer call(String method, String path) throws IOException {
-        send(method, path);
+    /** Sends a request, with these lines among its headers, and reads its whole answer. */
+    public Answer call(String method, String path, String... lines) throws IOException {
+        send(method, path, "", lines);
         Map<String, String> headers = new TreeMap<>();
         int status = head(headers);
         return new Answer(status, headers, body(headers));
@@ -43,9 +43,20 @@ public final class RawClient implements AutoCloseable {
 
     /** Sends a request without a body. */
     public void send(String method, String path) throws IOException {
-        String request = method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n"
-                + (method.equals("POST") ? "Content-Length: 0\r\n" : "") + "\r\n";
-        socket.getOutputStream().write(request.getBytes(StandardCharsets.US_ASCII));
+        send(method, path, "");
+    }
+
+    /** Sends a request, with these lines among its headers. */
+    public void send(String method, String path, String body, String... lines) throws IOException {
+        StringBuilder request = new StringBuilder(method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n");
+        for (String line : lines) {
+            request.append(line).append("\r\n");
+        }
+        if (method.equals("POST")) {
+            request.append("Content-Length: ").append(body.length()).append("\r\n");
+        }
+        request.append("\r\n").append(body);
+        socket.getOutputStream().write(request.toString().getBytes(StandardCharsets.US_ASCII));
     }
 
     /** Reads up to the body; answers the status. */

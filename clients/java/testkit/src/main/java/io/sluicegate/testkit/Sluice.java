@@ -121,10 +121,12 @@ public final class Sluice implements AutoCloseable {
 
     /** Requests of all apis so far that came to this: {@code admitted}, {@code refused}, {@code cancelled}, {@code failed}. */
     public long count(String outcome) {
-        return get("/metrics").body().lines()
-                .filter(line -> line.startsWith("sluicegate_requests_total{")
-                        && line.contains("outcome=\"" + outcome + "\""))
-                .mapToLong(line -> Long.parseLong(line.substring(line.lastIndexOf(' ') + 1))).sum();
+        return sum("sluicegate_requests_total", "outcome=\"" + outcome + "\"");
+    }
+
+    /** Runs that a pod's own lock refused, by what callers said. */
+    public long podRefusals() {
+        return sum("sluicegate_pod_refusals_total", "");
     }
 
     /** What it printed. */
@@ -156,6 +158,12 @@ public final class Sluice implements AutoCloseable {
                     + "by -Dsluicegate.binary=PATH");
         }
         return path;
+    }
+
+    /** Of a metric's lines with this label. */
+    private long sum(String metric, String label) {
+        return get("/metrics").body().lines().filter(line -> line.startsWith(metric + "{") && line.contains(label))
+                .mapToLong(line -> Long.parseLong(line.substring(line.lastIndexOf(' ') + 1))).sum();
     }
 
     private long pool(String name) {
