@@ -54,9 +54,9 @@ public final class SluicegateGlobalFilter implements GlobalFilter, Ordered {
 
     SluicegateGlobalFilter() {}
 
-    /** Where the route's url is known, and nobody has chosen an instance for it. */
     @Override
     public int getOrder() {
+        // Where the route's url is known, and nobody has chosen an instance for it.
         return ReactiveLoadBalancerClientFilter.LOAD_BALANCER_CLIENT_FILTER_ORDER - 50;
     }
 
@@ -141,6 +141,9 @@ public final class SluicegateGlobalFilter implements GlobalFilter, Ordered {
 
         /** The pod's url with path and query of the request. */
         private URI at(URI pod) {
+            if (!pod.getScheme().startsWith("http")) {
+                throw new IllegalStateException("a pod is at " + pod + ": this gateway sends to http: and https: only");
+            }
             return UriComponentsBuilder.fromUri(url).scheme(pod.getScheme()).host(pod.getHost()).port(pod.getPort())
                     .build(ServerWebExchangeUtils.containsEncodedParts(url)).toUri();
         }

@@ -69,6 +69,8 @@ class BehindTest {
             // What a pod that stops has freed is used after `settle`.
             Wait.until("served", () -> client.call("GET", "/one").status() == 200);
             assertTrue(client.call("GET", "/one").header("server-timing").startsWith("admission;dur="));
+            sluice.kill();
+            assertEquals(500, client.call("GET", "/one").status());
         }
     }
 

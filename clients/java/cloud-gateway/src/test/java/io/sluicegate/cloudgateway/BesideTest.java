@@ -217,6 +217,34 @@ class BesideTest {
     }
 
     @Test
+    void switchedOffTheRouteGoesThereToo() throws Exception {
+        Gateway gateway = start("", "--sluicegate.enabled=false");
+        try (RawClient client = gateway.connect()) {
+            assertEquals("a", client.call("GET", "/one").header("x-trial-pod"));
+        }
+        assertEquals(0, sluice.count("admitted"));
+    }
+
+    /** The gateway's pods work on, those of this route stop: it hangs up, and their endless answer ends. */
+    @Test
+    void aRouteMaySayWhatItsPodsDoWithoutTheirClient() throws Exception {
+        Pods stopping = new Pods(1, "capacity: " + CAPACITY + ", on_disconnect: stops", RULES);
+        Gateway gateway = start(stopping, """
+                - id: stops
+                  uri: "sluicegate:http://127.0.0.1:9"
+                  predicates: [Path=/endless]
+                  metadata: {sluicegate-on-disconnect: stops}
+                """);
+        for (String target : List.of("/endless?hang", "/endless?chunks=2&every=600000")) {
+            RawClient client = gateway.connect();
+            client.send("GET", target);
+            Wait.until("it runs", () -> pods.inUse() == 1);
+            client.abort();
+            settled(gateway);
+        }
+    }
+
+    @Test
     void settingsOfAPodAreRefused() {
         RuntimeException failure = assertThrows(RuntimeException.class, () -> new Gateway("beside.yaml", List.of(),
                 "--sluicegate.pod.capacity=5", "--logging.level.org.springframework=off"));

@@ -27,7 +27,7 @@ import org.junit.jupiter.params.provider.EnumSource;
  * capacity.
  */
 class EndingsTest {
-    private static final int REQUESTS = 400;
+    private static final int REQUESTS = 240;
     /** Starting one takes seconds. None is closed before the last test: gateways of one process share their threads. */
     private static final Map<String, Ground> GROUNDS = new HashMap<>();
 
