@@ -126,7 +126,8 @@ fn traefik_with(dir: &Path, gateway: SocketAddr, admin: SocketAddr, head: &str) 
 
 /// Traefik must be built first, which takes minutes: with `SLUICEGATE_FULL=1`.
 fn proxies() -> Vec<(&'static str, Start)> {
-    let mut proxies: Vec<(&str, Start)> = vec![("HAProxy", haproxy), ("nginx without Lua", nginx_without_lua)];
+    let mut proxies: Vec<(&str, Start)> =
+        vec![("HAProxy", haproxy), ("nginx without Lua", nginx_without_lua)];
     if full() {
         proxies.push(("Traefik", traefik));
     }
