@@ -1,5 +1,5 @@
 // Traefik, to be built as a dependency: `go install` refuses it because its own go.mod has the lines below. scripts/install-parts
-// uses this as go.mod. From 3.7 on it replaces a module by a folder that no module proxy has, so 3.6 it is.
+// uses this as go.mod. From 3.7 on it replaces a module by a folder that the Go module proxy does not have.
 module sluicegate/traefik
 
 go 1.25.0
