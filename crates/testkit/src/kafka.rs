@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::parts::part;
 use crate::ports::{free_port, loopback};
 use crate::process::{Process, port_blocking};
 
@@ -80,7 +81,6 @@ impl Kafka {
 
     fn java(&self, args: &[&str]) -> Command {
         let jars = jars();
-        assert!(jars.join("done").exists(), "no Kafka in {}: run scripts/install-parts", jars.display());
         let mut command = Command::new("java");
         command.args(["-Xmx384m", "-cp"]).arg(format!("{}/*", jars.display())).args(args);
         command.current_dir(self.folder.path());
@@ -88,10 +88,8 @@ impl Kafka {
     }
 }
 
-/// Where `scripts/install-parts` puts the jars.
+/// `done` is written when all jars are there.
 fn jars() -> PathBuf {
-    let of = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    let cache = || of("XDG_CACHE_HOME").or_else(|| Some(of("HOME")?.join(".cache")));
-    let parts = of("SLUICEGATE_PARTS").or_else(|| Some(cache()?.join("sluicegate-parts")));
-    parts.expect("HOME is set").join("kafka-4.1.0")
+    let done = part("kafka-4.1.0/done");
+    done.parent().expect("it lies in a folder").to_owned()
 }

@@ -8,6 +8,7 @@ pub mod buckets;
 pub mod client;
 pub mod jobs;
 pub mod kafka;
+pub mod parts;
 pub mod ports;
 pub mod process;
 pub mod proxy;

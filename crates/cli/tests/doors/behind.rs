@@ -6,12 +6,14 @@ use std::process::Command;
 
 use serde_json::Value;
 use sluicegate_testkit::client::{Raw, get};
+use sluicegate_testkit::parts::part;
 use sluicegate_testkit::ports::{free_port, loopback};
 use sluicegate_testkit::process::Process;
 use sluicegate_trial::pod::{OnDisconnect, PodHandle, PodOptions};
 use tokio::time::{Instant, sleep};
 
 use crate::ground::SOON;
+use crate::matrix::full;
 use crate::nginx::{change, for_a_test, nginx, plugins};
 use crate::running::{Running, pods};
 
@@ -101,11 +103,40 @@ fn nginx_without_lua(dir: &Path, gateway: SocketAddr, _: SocketAddr) -> (Process
     (Process::spawn_group(nginx(dir)), listen)
 }
 
-const PROXIES: [(&str, Start); 2] = [("HAProxy", haproxy), ("nginx without Lua", nginx_without_lua)];
+fn traefik(dir: &Path, gateway: SocketAddr, admin: SocketAddr) -> (Process, SocketAddr) {
+    traefik_with(dir, gateway, admin, "130s")
+}
+
+/// `head`: its `responseHeaderTimeout`.
+fn traefik_with(dir: &Path, gateway: SocketAddr, admin: SocketAddr, head: &str) -> (Process, SocketAddr) {
+    let listen = loopback(free_port());
+    let shipped = |name| std::fs::read_to_string(plugins().join("traefik").join(name)).unwrap();
+    let text = change(&shipped("traefik.yaml"), "127.0.0.1:80\"", &format!("{listen}\""));
+    let dynamic = dir.join("dynamic.yaml");
+    let text = change(&text, "filename: dynamic.yaml", &format!("filename: {}", dynamic.display()));
+    let config = dir.join("traefik.yaml");
+    std::fs::write(&config, text).unwrap();
+    let text = change(&shipped("dynamic.yaml"), "127.0.0.1:8080", &gateway.to_string());
+    let text = change(&text, "Timeout: 130s", &format!("Timeout: {head}"));
+    std::fs::write(dynamic, change(&text, "port: 8081", &format!("port: {}", admin.port()))).unwrap();
+    let mut command = Command::new(part("traefik-3.6.12/traefik"));
+    command.arg(format!("--configFile={}", config.display()));
+    (Process::spawn(command), listen)
+}
+
+/// Traefik must be built first, which takes minutes: with `SLUICEGATE_FULL=1`.
+fn proxies() -> Vec<(&'static str, Start)> {
+    let mut proxies: Vec<(&str, Start)> =
+        vec![("HAProxy", haproxy), ("nginx without Lua", nginx_without_lua)];
+    if full() {
+        proxies.push(("Traefik", traefik));
+    }
+    proxies
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_and_refusals_come_through_whole() {
-    for (name, start) in PROXIES {
+    for (name, start) in proxies() {
         let behind = Behind::start(start, OnDisconnect::Stops).await;
         let full = [behind.sent("/w/20?hang").await, behind.sent("/w/20?hang").await];
         behind.until("the pool is full", |state| state["in_use"] == 40).await;
@@ -128,7 +159,7 @@ async fn answers_and_refusals_come_through_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_leaves_while_waiting_leaves_the_gateways_queue() {
-    for (name, start) in PROXIES {
+    for (name, start) in proxies() {
         let behind = Behind::start(start, OnDisconnect::Stops).await;
         let full = [behind.sent("/w/20?hang").await, behind.sent("/w/20?hang").await];
         behind.until("the pool is full", |state| state["in_use"] == 40).await;
@@ -148,7 +179,7 @@ async fn who_leaves_while_waiting_leaves_the_gateways_queue() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_pod_works_on_is_held_to_its_end() {
-    for (name, start) in PROXIES {
+    for (name, start) in proxies() {
         for on_disconnect in [OnDisconnect::Continues, OnDisconnect::Stops] {
             let behind = Behind::start(start, on_disconnect).await;
             // Its pod would go on for long; those that stop are free at once.
@@ -169,4 +200,17 @@ async fn what_a_pod_works_on_is_held_to_its_end() {
         assert!(behind.sent("/w/1?reset=body&bytes=1000").await.answer().await.is_err(), "{name}");
         behind.over().await;
     }
+}
+
+/// Why the shipped `responseHeaderTimeout` is above the longest wait and hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn traefik_gives_up_on_who_waits_longer_than_its_response_header_timeout() {
+    if !full() {
+        return;
+    }
+    let start: Start = |dir, gateway, admin| traefik_with(dir, gateway, admin, "300ms");
+    let behind = Behind::start(start, OnDisconnect::Stops).await;
+    let answer = behind.sent("/w/1?hang").await.answer().await.unwrap();
+    assert_eq!(answer.head.status, 504);
+    behind.over().await;
 }

@@ -68,7 +68,11 @@ fn cells() -> Vec<Cell> {
         (Load::Light, Ending::PodTooLate),
         (Load::NearFull, Ending::Killed),
     ];
-    let full = std::env::var("SLUICEGATE_FULL").is_ok_and(|value| value == "1");
-    let chosen: Vec<(Load, Ending)> = if full { all.collect() } else { sample.to_vec() };
+    let chosen: Vec<(Load, Ending)> = if full() { all.collect() } else { sample.to_vec() };
     chosen.into_iter().map(|(load, ending)| Cell { load, ending, requests: REQUESTS }).collect()
+}
+
+/// The long tests too: `scripts/test --full`.
+pub(crate) fn full() -> bool {
+    std::env::var("SLUICEGATE_FULL").is_ok_and(|value| value == "1")
 }

@@ -1,22 +1,11 @@
 //! The decision service against its own OpenAPI document: schemathesis calls it with what the document allows, and with
 //! what it does not.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::decisions::Deciding;
+use sluicegate_testkit::parts::part;
 
-/// Where `scripts/install-parts` puts it.
-fn schemathesis() -> PathBuf {
-    let cache = std::env::var_os("SLUICEGATE_PARTS").map(PathBuf::from).or_else(|| {
-        let of_user = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = of_user.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?;
-        Some(cache.join("sluicegate-parts"))
-    });
-    let path = cache.expect("HOME is set").join("schemathesis-4.32.5/bin/schemathesis");
-    assert!(path.exists(), "there is no schemathesis at {}: run scripts/install-parts", path.display());
-    path
-}
+use crate::decisions::Deciding;
 
 /// Nothing waits for room: what is made up may want to for minutes. Pods that register, so that every route is there;
 /// two apis, so that both kinds of leases are given.
@@ -27,7 +16,7 @@ const RULES: &str = "pool: shop\npods: {registered: true}\n\
 /// Runs it, bounded in cases and in time; the seed makes a run the same again. Answers what it said.
 fn check(running: &Deciding, args: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(schemathesis())
+    let output = Command::new(part("schemathesis-4.32.5/bin/schemathesis"))
         .args(["--no-color", "run"])
         .arg(format!("http://{}/v1/openapi.json", running.decisions))
         .args(["--max-examples", "10", "--seed", "1", "--request-timeout", "60"])

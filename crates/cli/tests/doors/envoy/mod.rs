@@ -9,22 +9,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use sluicegate_testkit::client::Raw;
+use sluicegate_testkit::parts::part;
 use sluicegate_testkit::ports::{free_port, loopback};
 use sluicegate_testkit::process::Process;
 
 use crate::ground::{Asks, Door, Ground, SOON, Terms};
 use crate::matrix;
 
-/// Where `scripts/install-parts` puts it.
+/// Its path.
 pub(crate) fn binary() -> PathBuf {
-    let cache = std::env::var_os("SLUICEGATE_PARTS").map(PathBuf::from).or_else(|| {
-        let of_user = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = of_user.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?;
-        Some(cache.join("sluicegate-parts"))
-    });
-    let path = cache.expect("HOME is set").join("envoy-1.40.0/envoy");
-    assert!(path.exists(), "there is no Envoy at {}: run scripts/install-parts", path.display());
-    path
+    part("envoy-1.40.0/envoy")
 }
 
 /// The example's text. Each change is a piece of it and what stands in its place.

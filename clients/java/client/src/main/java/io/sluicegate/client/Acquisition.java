@@ -207,6 +207,10 @@ final class Acquisition extends CompletableFuture<Lease> {
     /** The service is there and will not have this ask: the same next time, so it is said aloud. */
     private void misused(int status, Map<String, Object> body) {
         client.reachability.answered();
+        if (isDone()) {
+            // The caller left, and the service says that it has heard so.
+            return;
+        }
         if ("pod".equals(body.get("field"))) {
             client.podUnknown();
         }

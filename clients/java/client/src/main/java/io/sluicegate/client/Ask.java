@@ -19,9 +19,10 @@ public final class Ask {
     private final String prefer;
     private final Duration wait;
     private final Duration hold;
+    private final String after;
 
     private Ask(String api, String method, String path, Integer weight, String pod, String prefer, Duration wait,
-            Duration hold) {
+            Duration hold, String after) {
         this.api = api;
         this.method = method;
         this.path = path;
@@ -30,6 +31,7 @@ public final class Ask {
         this.prefer = prefer;
         this.wait = wait;
         this.hold = hold;
+        this.after = after;
     }
 
     /**
@@ -39,7 +41,7 @@ public final class Ask {
      * @return the ask
      */
     public static Ask api(String api) {
-        return new Ask(Objects.requireNonNull(api, "api"), null, null, null, null, null, null, null);
+        return new Ask(Objects.requireNonNull(api, "api"), null, null, null, null, null, null, null, null);
     }
 
     /**
@@ -52,7 +54,7 @@ public final class Ask {
     public static Ask request(String method, String path) {
         Objects.requireNonNull(method, "method");
         Objects.requireNonNull(path, "path");
-        return new Ask(null, method, path, null, null, null, null, null);
+        return new Ask(null, method, path, null, null, null, null, null, null);
     }
 
     /**
@@ -65,7 +67,7 @@ public final class Ask {
         if (units < 1) {
             throw new IllegalArgumentException("weight " + units + ": a request holds 1 unit or more");
         }
-        return new Ask(api, method, path, units, pod, prefer, wait, hold);
+        return new Ask(api, method, path, units, pod, prefer, wait, hold, after);
     }
 
     /**
@@ -75,7 +77,7 @@ public final class Ask {
      * @return a changed copy
      */
     public Ask pod(String name) {
-        return new Ask(api, method, path, weight, name, null, wait, hold);
+        return new Ask(api, method, path, weight, name, null, wait, hold, after);
     }
 
     /**
@@ -85,7 +87,7 @@ public final class Ask {
      * @return a changed copy
      */
     public Ask prefer(String name) {
-        return new Ask(api, method, path, weight, null, name, wait, hold);
+        return new Ask(api, method, path, weight, null, name, wait, hold, after);
     }
 
     /**
@@ -98,7 +100,7 @@ public final class Ask {
         if (longest.isNegative()) {
             throw new IllegalArgumentException("a wait cannot be negative");
         }
-        return new Ask(api, method, path, weight, pod, prefer, longest, hold);
+        return new Ask(api, method, path, weight, pod, prefer, longest, hold, after);
     }
 
     /**
@@ -111,7 +113,19 @@ public final class Ask {
         if (time.toMillis() < 1) {
             throw new IllegalArgumentException("a hold lasts 1 ms or longer");
         }
-        return new Ask(api, method, path, weight, pod, prefer, wait, time);
+        return new Ask(api, method, path, weight, pod, prefer, wait, time, after);
+    }
+
+    /**
+     * Asks on behalf of a request whose pod did not take it up: the ask keeps its old place in the line and what is left
+     * of its wait. Within a second after {@link SluicegateClient#release(Lease, Ending)} said {@link Ending#POD_FULL} or
+     * {@link Ending#NOT_STARTED}.
+     *
+     * @param lease the id of its former lease
+     * @return a changed copy
+     */
+    public Ask after(String lease) {
+        return new Ask(api, method, path, weight, pod, prefer, wait, hold, lease);
     }
 
     /**
@@ -186,6 +200,7 @@ public final class Ask {
         put(body, "prefer", prefer);
         put(body, "wait_ms", wait == null ? null : wait.toMillis());
         put(body, "hold_ms", hold == null ? null : hold.toMillis());
+        put(body, "after", after);
         return Json.write(body);
     }
 

@@ -135,6 +135,23 @@ public final class Lease implements AutoCloseable {
         }
     }
 
+    /**
+     * Neither renews it any more nor gives it back: for work that goes on where nobody sees its end. The service keeps
+     * the units to the end of the hold.
+     */
+    public void leave() {
+        releaseLocal();
+        if (stage.getAndSet(CLOSED) == OPEN && origin == Origin.SERVICE) {
+            client.left(this);
+        }
+    }
+
+    /** True if it was open at the service until now; the caller gives it back. */
+    boolean take() {
+        releaseLocal();
+        return stage.getAndSet(CLOSED) == OPEN && origin == Origin.SERVICE;
+    }
+
     void holdLocal(LocalUnits.Held held) {
         local = held;
     }

@@ -188,6 +188,30 @@ public final class SluicegateClient implements AutoCloseable {
     }
 
     /**
+     * Gives a lease back and says how its run ended, in a call of its own. After {@link Ending#POD_FULL} and
+     * {@link Ending#NOT_STARTED} the service keeps the place in the line for a second, for {@link Ask#after(String)}.
+     *
+     * @param lease a lease of this client
+     * @param how what became of the run
+     * @return completes with true if the service has heard it; with false if the lease was closed before, is none of the
+     *     service's, or goes back without these words because the service could not be told
+     */
+    public CompletableFuture<Boolean> release(Lease lease, Ending how) {
+        if (!lease.take()) {
+            return CompletableFuture.completedFuture(false);
+        }
+        renewals.remove(lease);
+        String path = "/v1/leases/" + lease.id() + "?outcome=" + how.word();
+        return transport.send("DELETE", path, null, settings.deadline).handle((answer, error) -> {
+            boolean heard = error == null && answer.status() == 204;
+            if (!heard) {
+                releases.add(lease.id(), lease.holdMillis());
+            }
+            return heard;
+        });
+    }
+
+    /**
      * Tells the service of this pod, and again while the registration is open. For pools whose pods register
      * ({@code pods: {registered: true}}).
      *
@@ -272,6 +296,11 @@ public final class SluicegateClient implements AutoCloseable {
         if (!gone) {
             releases.add(lease.id(), lease.holdMillis());
         }
+    }
+
+    /** A lease is to end by its hold. */
+    void left(Lease lease) {
+        renewals.remove(lease);
     }
 
     /** The service does not know our pod: it was restarted, and the next heartbeat is too far off. */

@@ -97,6 +97,24 @@ class WebFluxTest {
         }
     }
 
+    /** Netty queues a request that comes before the answer of the last one is through, and takes it up in the midst of that. */
+    @Test
+    void aRefusalOfAQueuedRequestIsNotTheConnectionsLast() throws Exception {
+        LocalUnits.Held all = units.force(2);
+        try (RawClient one = connect()) {
+            one.send("GET", "/one");
+            Wait.until("it waits", () -> units.waiting() == 1);
+            one.send("GET", "/heavy");
+            all.close();
+            for (int status : new int[] {200, 503}) {
+                TreeMap<String, String> headers = new TreeMap<>();
+                assertEquals(status, one.head(headers));
+                one.body(headers);
+            }
+            assertEquals(200, one.call("GET", "/one").status());
+        }
+    }
+
     private RawClient connect() throws IOException {
         return new RawClient(((WebServerApplicationContext) application).getWebServer().getPort());
     }

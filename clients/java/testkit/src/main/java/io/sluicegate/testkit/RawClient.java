@@ -33,9 +33,9 @@ public final class RawClient implements AutoCloseable {
         in = new BufferedInputStream(socket.getInputStream());
     }
 
-    /** Sends a request and reads its whole answer. */
-    public Answer call(String method, String path) throws IOException {
-        send(method, path);
+    /** Sends a request, with these lines among its headers, and reads its whole answer. */
+    public Answer call(String method, String path, String... lines) throws IOException {
+        send(method, path, "", lines);
         Map<String, String> headers = new TreeMap<>();
         int status = head(headers);
         return new Answer(status, headers, body(headers));
@@ -43,9 +43,20 @@ public final class RawClient implements AutoCloseable {
 
     /** Sends a request without a body. */
     public void send(String method, String path) throws IOException {
-        String request = method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n"
-                + (method.equals("POST") ? "Content-Length: 0\r\n" : "") + "\r\n";
-        socket.getOutputStream().write(request.getBytes(StandardCharsets.US_ASCII));
+        send(method, path, "");
+    }
+
+    /** Sends a request, with these lines among its headers. */
+    public void send(String method, String path, String body, String... lines) throws IOException {
+        StringBuilder request = new StringBuilder(method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n");
+        for (String line : lines) {
+            request.append(line).append("\r\n");
+        }
+        if (method.equals("POST")) {
+            request.append("Content-Length: ").append(body.length()).append("\r\n");
+        }
+        request.append("\r\n").append(body);
+        socket.getOutputStream().write(request.toString().getBytes(StandardCharsets.US_ASCII));
     }
 
     /** Reads up to the body; answers the status. */
@@ -56,6 +67,30 @@ public final class RawClient implements AutoCloseable {
             headers.put(line.substring(0, colon).toLowerCase(Locale.ROOT), line.substring(colon + 1).trim());
         }
         return Integer.parseInt(status.split(" ")[1]);
+    }
+
+    /** Reads what follows the head, to its end. */
+    public String body(Map<String, String> headers) throws IOException {
+        String length = headers.get("content-length");
+        if (length != null) {
+            byte[] body = in.readNBytes(Integer.parseInt(length));
+            if (body.length < Integer.parseInt(length)) {
+                throw new EOFException("the connection ended within a body");
+            }
+            return new String(body, StandardCharsets.UTF_8);
+        }
+        if (!"chunked".equals(headers.get("transfer-encoding"))) {
+            return new String(in.readAllBytes(), StandardCharsets.UTF_8);
+        }
+        ByteArrayOutputStream body = new ByteArrayOutputStream();
+        while (true) {
+            int size = Integer.parseInt(line().trim(), 16);
+            body.write(in.readNBytes(size));
+            line();
+            if (size == 0) {
+                return body.toString(StandardCharsets.UTF_8);
+            }
+        }
     }
 
     /** Reads this many bytes of what follows. */
@@ -74,25 +109,6 @@ public final class RawClient implements AutoCloseable {
     @Override
     public void close() throws IOException {
         socket.close();
-    }
-
-    private String body(Map<String, String> headers) throws IOException {
-        String length = headers.get("content-length");
-        if (length != null) {
-            return new String(in.readNBytes(Integer.parseInt(length)), StandardCharsets.UTF_8);
-        }
-        if (!"chunked".equals(headers.get("transfer-encoding"))) {
-            return new String(in.readAllBytes(), StandardCharsets.UTF_8);
-        }
-        ByteArrayOutputStream body = new ByteArrayOutputStream();
-        while (true) {
-            int size = Integer.parseInt(line().trim(), 16);
-            body.write(in.readNBytes(size));
-            line();
-            if (size == 0) {
-                return body.toString(StandardCharsets.UTF_8);
-            }
-        }
     }
 
     private String line() throws IOException {

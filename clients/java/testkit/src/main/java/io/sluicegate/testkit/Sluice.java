@@ -15,7 +15,6 @@ import java.util.regex.Pattern;
 /** The real program: decision service and admin listener, and a gateway where the rules have one. */
 public final class Sluice implements AutoCloseable {
     private static final HttpClient HTTP = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
-    private static final Pattern IN_USE = Pattern.compile("\"in_use\":(\\d+)");
 
     private final Path folder;
     /** 0 where the caller says where it listens. */
@@ -112,12 +111,22 @@ public final class Sluice implements AutoCloseable {
 
     /** Units of the whole pool in use. */
     public long inUse() {
-        // The pool's own figure stands before those of its pods.
-        Matcher found = IN_USE.matcher(state().replace(" ", ""));
-        if (!found.find()) {
-            throw new AssertionError("no in_use in " + state());
-        }
-        return Long.parseLong(found.group(1));
+        return pool("in_use");
+    }
+
+    /** How many asks wait. */
+    public long waiting() {
+        return pool("waiting");
+    }
+
+    /** Requests of all apis so far that came to this: {@code admitted}, {@code refused}, {@code cancelled}, {@code failed}. */
+    public long count(String outcome) {
+        return sum("sluicegate_requests_total", "outcome=\"" + outcome + "\"");
+    }
+
+    /** Runs that a pod's own lock refused, by what callers said. */
+    public long podRefusals() {
+        return sum("sluicegate_pod_refusals_total", "");
     }
 
     /** What it printed. */
@@ -149,6 +158,22 @@ public final class Sluice implements AutoCloseable {
                     + "by -Dsluicegate.binary=PATH");
         }
         return path;
+    }
+
+    /** Of a metric's lines with this label. */
+    private long sum(String metric, String label) {
+        return get("/metrics").body().lines().filter(line -> line.startsWith(metric + "{") && line.contains(label))
+                .mapToLong(line -> Long.parseLong(line.substring(line.lastIndexOf(' ') + 1))).sum();
+    }
+
+    private long pool(String name) {
+        // The pool's own figures stand before those of its pods and apis.
+        String state = state().replace(" ", "");
+        Matcher found = Pattern.compile("\"" + name + "\":(\\d+)").matcher(state);
+        if (!found.find()) {
+            throw new AssertionError("no " + name + " in " + state);
+        }
+        return Long.parseLong(found.group(1));
     }
 
     private Path config() {
