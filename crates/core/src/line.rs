@@ -145,24 +145,26 @@ impl Line {
     /// The best waiter of each class, best first.
     pub(crate) fn heads(&self, ranker: &Ranker, heads: &mut Vec<Head>) {
         heads.clear();
-        for (key, class) in &self.classes {
-            let (mut rank, ticket) = *class.entries.front().expect("classes are not empty");
-            if ranker.is_fair() {
-                rank.value = ranker.start_tag(key.key);
-            }
-            heads.push(Head { rank, ticket });
-        }
+        heads.extend(self.heads_by_class(ranker).map(|(head, _)| head));
         heads.sort_unstable();
     }
 
-    /// Whether `wanted` of the best waiter of any class.
-    pub(crate) fn any_head(&self, ranker: &Ranker, wanted: impl Fn(&Head, &ClassKey) -> bool) -> bool {
-        self.classes.iter().any(|(key, class)| {
+    /// How many classes wait.
+    pub(crate) fn classes(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// The best waiter of each class, by class.
+    pub(crate) fn heads_by_class<'a>(
+        &'a self,
+        ranker: &'a Ranker,
+    ) -> impl Iterator<Item = (Head, &'a ClassKey)> {
+        self.classes.iter().map(|(key, class)| {
             let (mut rank, ticket) = *class.entries.front().expect("classes are not empty");
             if ranker.is_fair() {
                 rank.value = ranker.start_tag(key.key);
             }
-            wanted(&Head { rank, ticket }, key)
+            (Head { rank, ticket }, key)
         })
     }
 

@@ -192,8 +192,6 @@ pub struct Member {
     urgent: bool,
     /// An ask began to wait that the ledger does not know of.
     news: bool,
-    /// When the first of those came.
-    news_since: Micros,
     /// Waiters of the last report.
     told: Vec<Ticket>,
     /// Own completions serve own waiters so fast that less urgent words have so much time; 0: they do not.
@@ -271,7 +269,6 @@ impl Member {
             known: BTreeMap::new(),
             urgent: true,
             news: false,
-            news_since: now,
             told: Vec::new(),
             calm_us: 0,
             heaviest: 1,
@@ -382,7 +379,7 @@ impl Member {
     pub fn ask(&mut self, now: Micros, ask: Ask, out: &mut Vec<Output>) -> Answer {
         self.pass(now, out);
         let answer = self.gate.ask(now, ask, out);
-        self.heed(now, &answer);
+        self.heed(&answer);
         answer
     }
 
@@ -392,14 +389,13 @@ impl Member {
         let least = std::mem::take(&mut self.gate.least_wait_us);
         let answer = self.gate.ask(now, Ask { wait_us: Some(0), ..ask }, out);
         self.gate.least_wait_us = least;
-        self.heed(now, &answer);
+        self.heed(&answer);
         answer
     }
 
-    fn heed(&mut self, now: Micros, answer: &Answer) {
+    fn heed(&mut self, answer: &Answer) {
         match answer {
-            Answer::Waits(_) if self.news => {}
-            Answer::Waits(_) => (self.news, self.news_since) = (true, now),
+            Answer::Waits(_) => self.news = true,
             Answer::Granted(granted) if self.gate.mode != Mode::Enforce => {
                 let api = self.gate.leases.get(granted.lease.0).map(|lease| lease.holding.api);
                 self.cover(granted.pod);
@@ -441,7 +437,7 @@ impl Member {
         self.pass(now, out);
         self.free(now, lease, ending == Ending::Completed);
         let answer = self.gate.retry(now, lease, ending, out);
-        answer.iter().for_each(|answer| self.heed(now, answer));
+        answer.iter().for_each(|answer| self.heed(answer));
         answer
     }
 
@@ -532,11 +528,14 @@ impl Member {
         if ran {
             self.sums.done += u64::from(weight);
         }
+        let trickled = entry == Entry::Trickle;
         if self.loss.basis != Basis::Ledger {
+            if trickled {
+                self.forget_share(Account::Pod(pod), weight);
+            }
             self.free_by_itself(pod, api, weight, ran);
             return;
         }
-        let trickled = entry == Entry::Trickle;
         if trickled && !ran {
             self.sums.unspent += u64::from(weight);
         }

@@ -270,6 +270,8 @@ pub struct Push {
     pub recall: Option<Recall>,
     /// The claim that stands, if a new one does.
     pub kept: Option<Kept>,
+    /// Somebody waits for units and was found none.
+    pub scarce: bool,
 }
 
 /// Times of one pool, microseconds.

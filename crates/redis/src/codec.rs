@@ -22,7 +22,7 @@
 //! 2 trickle) · scarce apis (name) · over (account).
 //!
 //! **Push**, joined by newlines: incarnation, epoch, number of the recall, its units, its api, kept pod, its age,
-//! lent as in a reply.
+//! scarce, lent as in a reply.
 
 mod fields;
 mod reply;

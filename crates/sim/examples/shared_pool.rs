@@ -3,7 +3,8 @@
 //! `cargo run --release -p sluicegate-sim --example shared_pool -- gates=4 pods=10 load=0.9 wait_ms=50 service_ms=100`
 //!
 //! Other words: `arrivals=`, `seed=`, `pace_us=`, `network=rough`, `faults=N`, `ttl_ms=`, `hold_max_ms=`, `units=`,
-//! `off=RULE[,RULE]`, `weights=1,2,3`, `limits=1` (the second api has a guarantee and the reserve, the third a `max`).
+//! `off=RULE[,RULE]`, `weights=1,2,3`, `rare=0.01` (the last weight's share of the units),
+//! `limits=1` (the second api has a guarantee and the reserve, the third a `max`).
 
 use std::collections::BTreeMap;
 
@@ -44,6 +45,7 @@ fn setup(words: &Words) -> Setup {
     timing.hold_max_us = (words.number("hold_max_ms", 60_000.0) * 1000.0) as u64;
     let service_us = (words.number("service_ms", 100.0) * 1000.0) as u64;
     let load = Load::of_pool(&policy, words.number("load", 0.9), service_us);
+    let load = if words.text("rare").is_empty() { load } else { load.with_rare(words.number("rare", 0.01)) };
     let arrivals = words.number("arrivals", 200_000.0) as usize;
     let rate: f64 = load.apis.iter().map(|api| api.per_s).sum();
     let (seed, gates) = (words.number("seed", 1.0) as u64, words.number("gates", 4.0) as usize);

@@ -107,6 +107,19 @@ impl Load {
         Load { apis: streams.collect(), recorded: None }
     }
 
+    /// The same units a second, but the last stream asks for `share` of them and the others alike for the rest.
+    #[must_use]
+    pub fn with_rare(mut self, share: f64) -> Load {
+        let units: f64 = self.apis.iter().map(|api| api.per_s * f64::from(api.weight)).sum();
+        let others = self.apis.len().saturating_sub(1).max(1) as f64;
+        let last = self.apis.len().saturating_sub(1);
+        for (index, api) in self.apis.iter_mut().enumerate() {
+            let part = if index == last { share } else { (1.0 - share) / others };
+            api.per_s = units * part / f64::from(api.weight);
+        }
+        self
+    }
+
     /// Exactly these arrivals, which are in order of time.
     #[must_use]
     pub fn of_recorded(recorded: Arc<[Arrival]>) -> Load {

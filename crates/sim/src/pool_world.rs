@@ -3,6 +3,7 @@
 //! The gates are the core's [`Member`]s and the ledger its [`Keeper`]. The judge knows neither: it counts starts and
 //! ends where requests run.
 
+mod era;
 mod judge;
 mod outcome;
 mod states;
@@ -25,6 +26,7 @@ use sluicegate_core::time::Micros;
 use crate::faults::Fault;
 use crate::load::{Arrival, Load};
 use crate::network::Network;
+use era::Era;
 pub use outcome::Outcome;
 pub use states::STATES;
 
@@ -128,6 +130,7 @@ pub struct PoolWorld {
     down_until: u64,
     clock_off: i64,
     old: Option<OldMaster>,
+    era: Era,
     /// The rules of now last, those of before first.
     reigns: Vec<Reign>,
     on_pod: Vec<u64>,
@@ -191,6 +194,7 @@ impl PoolWorld {
             down_until: 0,
             clock_off: 1_000_000_000,
             old: None,
+            era: Era::default(),
             reigns: vec![Reign { policy: setup.policy.clone(), left: 0 }],
             trickle_on_pod: vec![0; setup.policy.pods.len()],
             on_pod: vec![0; setup.policy.pods.len()],
@@ -479,6 +483,9 @@ impl PoolWorld {
         let time = Micros((self.now as i64 + self.clock_off) as u64);
         let keeper = old.map_or(&mut self.keeper, |old| &mut old.keeper);
         let reply = keeper.exchange(time, report, &mut pushes);
+        if !is_old {
+            self.era.note(self.now, report, &reply);
+        }
         let whole = !self.setup.faults.is_empty() || keeper.counts().exchanges.is_multiple_of(64);
         if let Err(fault) = if whole { keeper.audit() } else { Ok(()) } {
             self.outcome.faults_in_books.push(fault);

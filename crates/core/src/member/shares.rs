@@ -59,10 +59,8 @@ impl Member {
     pub(super) fn begin_shares(&mut self, known: bool) {
         let held = |account| match account {
             Account::Pod(pod) if known => self.lent(pod),
-            Account::Pod(pod) => self.gate.ledger.pods.busy(pod),
             Account::Api(api) if known => self.allowance(api),
-            Account::Api(api) => self.gate.ledger.book.apis[api.index()].used as Units,
-            Account::Trickle => 0,
+            account => self.used_of(account),
         };
         let accounts = self.shared_accounts();
         let claims = accounts.into_iter().map(|account| {
@@ -77,20 +75,45 @@ impl Member {
         pods.chain(self.limited().into_iter().map(Account::Api)).collect()
     }
 
-    /// What the report that is being written asks for.
+    /// What leases hold of it.
+    fn used_of(&self, account: Account) -> Units {
+        match account {
+            Account::Pod(pod) => self.gate.ledger.pods.busy(pod),
+            Account::Api(api) => self.gate.ledger.book.apis[api.index()].used as Units,
+            Account::Trickle => 0,
+        }
+    }
+
+    /// What the report that is being written asks for. What is said is what is used from here on.
     pub(super) fn ask_shares(&mut self, now: Micros) {
-        if self.loss.basis != Basis::Shares || now < self.shares.from {
+        if self.loss.basis != Basis::Shares {
             return;
         }
         for account in self.shared_accounts() {
-            let share = match account {
-                Account::Pod(pod) if self.is_shut(pod) => 0,
-                _ => self.part_of(account),
-            };
+            let share = if self.takes_nothing(account) { 0 } else { self.part_of(account) };
+            let used = self.used_of(account);
+            let may_ask = now >= self.shares.from;
             let claim = self.shares.claims.entry(account).or_default();
-            let left = share.saturating_sub(claim.confirmed);
+            // A share that became smaller is given up at once.
+            claim.confirmed = claim.confirmed.min(share.max(used));
+            let left = if may_ask { share.saturating_sub(claim.confirmed) } else { 0 };
             claim.asked = claim.confirmed + claim.step.map_or(left, |step| step.min(left));
         }
+        self.allot_all();
+    }
+
+    /// Units that are about to come free are nobody's: a pod may bear them by its burst alone.
+    pub(super) fn forget_share(&mut self, account: Account, units: Units) {
+        if let Some(claim) = self.shares.claims.get_mut(&account) {
+            claim.confirmed = claim.confirmed.saturating_sub(units);
+            claim.asked = claim.asked.saturating_sub(units).max(claim.confirmed);
+        }
+    }
+
+    /// A pod that takes nothing new from this gate.
+    fn takes_nothing(&self, account: Account) -> bool {
+        let Account::Pod(pod) = account else { return false };
+        self.is_shut(pod) || self.gate.ledger.pods.get(pod).is_some_and(|pod| pod.rule.draining)
     }
 
     /// The ledger has written down what was asked for, and said where more is held than there is.
@@ -101,8 +124,13 @@ impl Member {
             let more = claim.asked - claim.confirmed;
             claim.over = if over { claim.over + 1 } else { 0 };
             if over {
-                let most =
-                    if claim.over < OVER_LONG { self.part_of(*account) } else { self.even_part_of(*account) };
+                let (part, even) = (self.part_of(*account), self.even_part_of(*account));
+                let most = match claim.over {
+                    ..OVER_LONG => part,
+                    _ if claim.confirmed > even => even,
+                    // Somebody's rules leave less than ours do.
+                    _ => self.used_of(*account),
+                };
                 claim.confirmed = claim.confirmed.min(most);
                 // After the last half nothing is asked for once, then all that is left.
                 claim.step = (more > 0).then_some(more / 2);

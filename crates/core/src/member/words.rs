@@ -190,6 +190,7 @@ impl Member {
             self.counts.foreign += 1;
             return;
         }
+        self.advice.scarce |= push.scarce;
         self.advice.recall = push.recall.or(self.advice.recall);
         self.advice.kept = push.kept.and_then(|kept| self.on_own_clock(now, kept)).or(self.advice.kept);
         self.take(now, &push.lent, out);
@@ -235,10 +236,9 @@ impl Member {
         }
         if stamp.incarnation != self.stamp.incarnation {
             self.shares.from = now + (hear_us + 2 * self.timing.timeout_us);
-            // Requests that gates nobody knows any more admitted before the loss last as long as ours did. A gate
-            // that comes to a ledger for the first time knows of none.
-            let knew = self.stamp.incarnation != 0 && self.gate.granted > 0;
-            self.past_us = if knew { self.longest_hold_us() } else { 0 };
+            // Requests that gates nobody knows any more admitted before the loss last as long as ours did, or if it had none
+            // as long as any may. A gate that comes to a ledger for the first time knows of none.
+            self.past_us = if self.stamp.incarnation == 0 { 0 } else { self.longest_hold_us() };
             self.step = 0;
             self.course.restart();
         }

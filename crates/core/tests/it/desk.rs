@@ -129,7 +129,7 @@ impl Desk {
 
     /// The ledger lends at once.
     pub(crate) fn push(&mut self, lent: Vec<Lent>) {
-        let push = Push { stamp: self.life, lent, recall: None, kept: None };
+        let push = Push { stamp: self.life, lent, recall: None, kept: None, scarce: false };
         self.member.on_push(self.at(), &push, &mut self.out);
         self.member.audit().expect("its books balance");
     }

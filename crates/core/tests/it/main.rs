@@ -6,6 +6,7 @@ mod desk;
 mod exhaustive;
 mod judge;
 mod laws;
+mod member_due;
 mod member_loss;
 mod member_moved;
 mod member_words;

@@ -286,6 +286,48 @@ fn after_a_loss_a_gate_goes_on_with_what_it_held_and_lets_go_when_it_is_too_much
     assert_eq!(desk.fill().len(), 1);
 }
 
+/// A gate whose share of both pods, five units, is confirmed.
+fn sharer() -> Desk {
+    let mut desk = newcomer(OnLoss::Share, 2);
+    let report = asks_other_than(&mut desk, 0, |reply| recovers(reply, 2));
+    desk.answer(&report, |reply| recovers(reply, 2));
+    desk
+}
+
+/// Where the limit was lowered, or the pod drains, what was confirmed before is nobody's any more.
+#[test]
+fn a_share_that_became_smaller_is_given_up_at_once() {
+    let mut desk = sharer();
+    let mut other = policy();
+    other.pods[0].draining = true;
+    other.pods[1].capacity = 4;
+    desk.member.configure(desk.at(), &other, &mut desk.out).expect("it is sound");
+    let report = desk.exchange(|reply| recovers(reply, 2));
+    // Room for one heavy ask.
+    assert_eq!((held(&report, Account::Pod(POD)), held(&report, Account::Pod(OTHER))), (Some(0), Some(3)));
+    // As before, it is asked for first.
+    desk.member.configure(desk.at(), &policy(), &mut desk.out).expect("it is sound");
+    assert_eq!(desk.fill().len(), 3);
+    let report = desk.exchange(|reply| recovers(reply, 2));
+    assert_eq!((held(&report, Account::Pod(POD)), held(&report, Account::Pod(OTHER))), (Some(5), Some(5)));
+    assert_eq!(desk.fill().len(), 7);
+}
+
+/// Somebody's rules leave less than ours do, and nobody told us.
+#[test]
+fn told_for_long_that_a_pod_is_over_a_gate_gives_up_all_that_is_idle_there() {
+    for (answers, left) in [(7, 10), (8, 5)] {
+        let mut desk = sharer();
+        for _ in 0..answers {
+            desk.exchange(|reply| {
+                recovers(reply, 2);
+                reply.over = vec![Account::Pod(POD)];
+            });
+        }
+        assert_eq!(desk.fill().len(), left, "after {answers} answers");
+    }
+}
+
 #[test]
 fn told_of_a_new_life_a_gate_drops_its_share_before_it_says_everything() {
     let mut desk = cut_off(&policy(), OnLoss::Share, 2);

@@ -76,7 +76,7 @@ fn hidden_credit_of_a_quiet_gate_goes_to_who_waits_elsewhere() {
         }
         let begun = desk.now;
         let kept = Some(Kept { pod: POD, age_us: 1_000_000 });
-        let push = Push { stamp: desk.life, lent: Vec::new(), recall: None, kept };
+        let push = Push { stamp: desk.life, lent: Vec::new(), recall: None, kept, scarce: false };
         desk.member.on_push(desk.at(), &push, &mut desk.out);
         while held(&desk.exchange(|reply| reply.kept = kept), Account::Pod(POD)) != Some(0) {
             assert!(desk.now < begun + hidden_us + 5_000, "nobody can use them although they are free");

@@ -212,7 +212,7 @@ fn units_out_of_order_and_words_of_another_life_are_dropped() {
             special: false,
             trickle: false,
         };
-        Push { stamp, lent: vec![lent], recall: None, kept: None }
+        Push { stamp, lent: vec![lent], recall: None, kept: None, scarce: false }
     };
     let words = [
         push(Stamp { epoch: 2, ..stamp }, 2),

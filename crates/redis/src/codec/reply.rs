@@ -84,9 +84,10 @@ pub(crate) fn push(names: &Names, payload: &str) -> Result<Option<Push>, String>
     let stamp = stamp(&mut fields)?;
     let recall = recall(&mut fields, names)?;
     let kept = kept(&mut fields, names)?;
+    let scarce = fields.flag("scarce")?;
     let (lent, unknown) = lent(&mut fields, names)?;
     fields.end()?;
-    Ok(unknown.is_none().then_some(Push { stamp, lent, recall, kept }))
+    Ok(unknown.is_none().then_some(Push { stamp, lent, recall, kept, scarce }))
 }
 
 fn stamp(fields: &mut Fields<'_>) -> Result<Stamp, String> {
@@ -309,7 +310,7 @@ mod tests {
 
     #[test]
     fn pushes() {
-        let said = "18446744073709551615\n2\n6\n2\n\nn-2\n-30\n1\n8\np:n-1\n3\n77\n1";
+        let said = "18446744073709551615\n2\n6\n2\n\nn-2\n-30\n1\n1\n8\np:n-1\n3\n77\n1";
         let heard = push(&names(), said).expect("well formed").expect("all known");
         assert_eq!(heard.stamp, Stamp { incarnation: u64::MAX, epoch: 2 });
         assert_eq!(heard.recall, Some(Recall { number: 6, units: 2, api: None }));
@@ -323,8 +324,9 @@ mod tests {
             trickle: false,
         };
         assert_eq!(heard.lent, [lent]);
-        let quiet = push(&names(), "1\n2\n0\n0\n\n\n0\n0").expect("well formed").expect("all known");
-        assert_eq!((quiet.recall, quiet.kept, quiet.lent.len()), (None, None, 0));
+        let quiet = push(&names(), "1\n2\n0\n0\n\n\n0\n0\n0").expect("well formed").expect("all known");
+        assert_eq!((quiet.recall, quiet.kept, quiet.scarce, quiet.lent.len()), (None, None, false, 0));
+        assert!(heard.scarce);
         assert_eq!(push(&names(), &said.replace("p:n-1", "p:n-9")), Ok(None));
         assert!(push(&names(), "1\n2").is_err_and(|why| why.contains("the push ends before field 3")));
     }

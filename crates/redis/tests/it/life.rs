@@ -204,7 +204,7 @@ fn a_push_in_pieces_is_whole() {
         if command == "SUBSCRIBE" {
             let channel = sluicegate_redis::Keys::of(POOL).channel(ME);
             let named = format!("${}\r\n{channel}\r\n", channel.len());
-            let push = "5\n2\n0\n0\n\n\n0\n0";
+            let push = "5\n2\n0\n0\n\n\n0\n0\n0";
             say(stream, &format!("*3\r\n$9\r\nsubscribe\r\n{named}:1\r\n*3\r\n$7\r\nmessage\r\n{named}$"));
             told.recv().expect("the test goes on");
             say(stream, &format!("{}\r\n{push}\r\n", push.len()));

@@ -11,6 +11,10 @@ impl PoolWorld {
         let over = |policy: &Policy| self.over(policy, pod);
         let beyond = self.in_force().map(over).min().expect("some rules are always in force");
         let lawful = self.in_force().any(|policy| self.is_lawful(policy, api));
+        if self.era.is_of_strangers(self.now, &self.setup.timing) {
+            self.outcome.strangers += u64::from(beyond > 0 || !lawful);
+            return;
+        }
         self.outcome.over += u64::from(beyond > 0);
         self.outcome.over_units = self.outcome.over_units.max(beyond);
         // Between two sets of rules a mixture of both may hold: figures come into force one by one.

@@ -30,6 +30,8 @@ pub struct Outcome {
     pub over_units: u64,
     /// Starts that broke an api's `max`, a guarantee or the reserve, by the judge's count.
     pub unlawful: u64,
+    /// Those of either kind while requests may run of which nobody told the ledger: see `era.rs`.
+    pub strangers: u64,
     /// Units that nobody uses and nobody could ever use again, at the end.
     pub leaked: u64,
     /// Waiters that were neither served nor refused.

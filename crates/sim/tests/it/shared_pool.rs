@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, reason = "a person reads the figures with --nocapture")]
 
 use sluicegate_core::member::OnLoss;
-use sluicegate_core::policy::{Amount, ApiPolicy, Policy};
+use sluicegate_core::policy::{Amount, ApiPolicy, Policy, Units};
 use sluicegate_core::shared::{Rules, Timing};
 use sluicegate_sim::Load;
 use sluicegate_sim::network::Network;
@@ -15,10 +15,14 @@ pub(crate) fn is_full() -> bool {
 
 /// Weights 1, 2 and 3 in equal Erlangs on `pods` pods of 20 units, four gates.
 fn pool(pods: usize, load: f64, wait_ms: u64, service_ms: u64) -> Setup {
+    pool_of([1, 2, 3], pods, load, wait_ms, service_ms)
+}
+
+fn pool_of(weights: [Units; 3], pods: usize, load: f64, wait_ms: u64, service_ms: u64) -> Setup {
     let names: Vec<String> = (0..pods).map(|pod| format!("p{pod}")).collect();
     let pods: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), 20)).collect();
     let mut policy = Policy::simple(&pods, &[]);
-    for weight in 1..=3 {
+    for weight in weights {
         let api = ApiPolicy::new(&format!("w{weight}"), weight);
         policy.apis.push(ApiPolicy { wait_us: wait_ms * 1000, ..api });
     }
@@ -97,7 +101,7 @@ fn four_gates_refuse_nobody_at_0_95_who_can_wait_a_second() {
 
 #[test]
 fn exchanges_are_paid_for_scarcity_not_for_requests() {
-    let cases = [(100, 100, 0.8, 10.0), (100, 100, 0.9, 40.0), (10, 10, 0.8, 110.0), (10, 10, 1.0, 90.0)];
+    let cases = [(100, 100, 0.8, 5.0), (100, 100, 0.9, 40.0), (10, 10, 0.8, 110.0), (10, 10, 1.0, 90.0)];
     for (pods, service_ms, load, most) in cases {
         let outcome = go(&pool(pods, load, 1000, service_ms));
         assert_eq!(wrong(&outcome), None);
@@ -109,15 +113,17 @@ fn exchanges_are_paid_for_scarcity_not_for_requests() {
 
 #[test]
 fn a_freed_unit_soon_runs_for_a_waiter_elsewhere() {
-    // Pace 2.5 ms, round trip 0.5 ms: a pace and two round trips, three paces and four. Once more with a tenth of
-    // the pushes lost.
-    for push_loss in [0.0, 0.1] {
-        let mut setup = pool(10, 0.9, 50, 100);
+    // A pace and two round trips of 0.5 ms, three paces and four. Once more with a tenth of the pushes lost.
+    for (load, wait_ms, push_loss) in
+        [(0.9, 50, 0.0), (0.9, 50, 0.1), (0.9, 10, 0.0), (0.9, 10, 0.1), (0.95, 1000, 0.0), (0.95, 1000, 0.1)]
+    {
+        let mut setup = pool(10, load, wait_ms, 100);
         setup.network.push_loss = push_loss;
+        let pace_us = setup.timing.pace_us;
         let outcome = go(&setup);
         let (half, most) = (outcome.handover.quantile_us(0.5), outcome.handover.quantile_us(0.99));
-        println!("pushes lost {push_loss}: median {half} us, p99 {most} us");
-        assert!(half <= 3_500 && most <= 9_500, "median {half}, p99 {most} us");
+        println!("load {load}, wait {wait_ms} ms, pushes lost {push_loss}: median {half} us, p99 {most} us");
+        assert!(half <= pace_us + 1_000 && most <= 3 * pace_us + 2_000, "median {half}, p99 {most} us");
     }
 }
 
@@ -135,24 +141,53 @@ fn limits_hold_across_gates() {
     }
 }
 
+/// One unit in a hundred is asked for by weight 3, the rest by single units, as in `claims.rs` with one gate.
+#[test]
+fn a_heavy_head_is_served_by_its_claim_across_gates() {
+    let shares = |claims: bool| {
+        let mut setup = pool_of([1, 2, 3], 10, 0.98, 1000, 100);
+        setup.policy.apis.remove(1);
+        setup.load = Load::of_pool(&setup.policy, 0.98, 100_000).with_rare(0.01);
+        setup.rules.claims = claims;
+        let outcome = go(&setup);
+        assert_eq!(wrong(&outcome), None);
+        let share = |api: usize| outcome.by_api[api].1 as f64 / outcome.by_api[api].0 as f64;
+        (share(0), share(1))
+    };
+    let ((light, heavy), (_, without)) = (shares(true), shares(false));
+    println!("weight 3: {:.2} % refused with claims, {:.2} % without", heavy * 100.0, without * 100.0);
+    assert!(light == 0.0 && heavy == 0.0, "light {light}, heavy {heavy}");
+    assert!(without > 0.03, "then the claim is what served it");
+}
+
 /// Each cost rule, switched off, costs messages or refusals.
 #[test]
 fn without_a_cost_rule_more_is_paid() {
-    let figures = |name: &str, load: f64, wait_ms: u64| {
-        let mut setup = pool(10, load, wait_ms, 100);
+    let figures = |name: &str, weights: [Units; 3], service_ms: u64| {
+        let mut setup = pool_of(weights, 10, 0.9, 50, service_ms);
         if !name.is_empty() {
             *setup.rules.named(name).expect("the rule has a switch") = false;
         }
         let outcome = go(&setup);
         (outcome.share_refused(), outcome.pushes_per_1000() + outcome.exchanges_per_1000())
     };
-    let (share, _) = figures("", 0.9, 50);
-    for (name, factor) in [("claims", 1.5), ("fragments", 1.2), ("pushes", 1.5)] {
-        let (without, _) = figures(name, 0.9, 50);
+    // Claims are for those that single units slip past.
+    for (name, weights, service_ms, factor) in
+        [("fragments", [1, 2, 3], 100, 1.2), ("pushes", [1, 2, 3], 100, 1.5), ("claims", [1, 2, 8], 10, 1.5)]
+    {
+        let ((share, _), (without, _)) =
+            (figures("", weights, service_ms), figures(name, weights, service_ms));
         println!("without {name}: {:.3} % refused, {:.3} % with it", without * 100.0, share * 100.0);
         assert!(without > share * factor, "without {name} {without} are refused, with it {share}");
     }
-    let ((_, cost), (_, without)) = (figures("", 0.95, 1000), figures("own_first", 0.95, 1000));
-    println!("without own_first: {without:.1} messages per 1,000 requests, {cost:.1} with it");
-    assert!(without > cost * 1.1, "without own_first {without} messages, with it {cost}");
+    // A unit on its way to another gate is lost for as long as a request of 10 ms runs.
+    let ((share, cost), (without, messages)) =
+        (figures("", [1, 2, 3], 10), figures("own_first", [1, 2, 3], 10));
+    println!(
+        "without own_first: {:.3} % refused, {messages:.1} messages per 1,000 requests",
+        without * 100.0
+    );
+    println!("with it: {:.3} %, {cost:.1}", share * 100.0);
+    assert!(without > share + 0.01, "without own_first {without} are refused, with it {share}");
+    assert!(messages > cost * 1.1, "without own_first {messages} messages, with it {cost}");
 }

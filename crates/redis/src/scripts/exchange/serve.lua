@@ -113,9 +113,9 @@ function F.claimable(w, before)
   end
 end
 
--- The best unmet waiter claims a pod.
+-- The best unmet waiter claims a pod, once its turn has come: a rank is an arrival and what its weight may be passed by.
 function F.stake(w, before)
-  if m.claim[1] then return end
+  if m.claim[1] or (m.fair == 0 and w.rank > m.clock) then return end
   local same = before[2] == w.gate and before[3] == w.ticket
   local pod
   if w.pin ~= '' then pod = 'p:' .. w.pin else pod = F.claimable(w, same and before[4] or nil) end
@@ -315,6 +315,7 @@ function F.push(told)
     local kept, age = F.said_claim()
     local words = {
       m.inc, one.epoch, one.recall[1] or 0, one.recall[2] or 0, one.recall[3] or '', kept, fmt('%.0f', age),
+      m.scarce,
     }
     F.append_lent(words, one)
     call('PUBLISH', X.A[1] .. id, concat(words, '\n'))
@@ -336,7 +337,12 @@ function F.serve()
   local told, before = {}, m.claim[4]
   F.fill()
   local unmet = F.serve_waiters(told)
-  m.scarce = #unmet.pods > 0 and 1 or 0
+  local scarce = #unmet.pods > 0 and 1 or 0
+  if scarce > m.scarce then
+    -- What comes free at a gate that last spoke of none would idle there beside the waiter until it speaks again.
+    for _, id in ipairs(F.everybody()) do told[id] = true end
+  end
+  m.scarce = scarce
   local apis = {}
   for _, w in ipairs(unmet.apis) do apis[w.api] = true end
   if next(apis) or F.some('sapis', m.some_sapis) then
