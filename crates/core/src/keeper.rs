@@ -61,6 +61,8 @@ struct Record {
     unspent: u64,
     /// Pods that it cannot use now.
     avoid: Vec<PodId>,
+    /// The last word to it said that units are scarce.
+    warned: bool,
 }
 
 impl Record {
@@ -255,6 +257,12 @@ impl Keeper {
     #[must_use]
     pub fn is_recovering(&self) -> bool {
         self.rules.recovery && self.clock < self.recover_until
+    }
+
+    /// Which life of its state this is.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
     }
 
     /// Work done so far.
@@ -521,10 +529,10 @@ impl Keeper {
 impl Record {
     fn describe(&self, gate: GateId, lines: &mut Vec<String>) {
         let Record { epoch, number, last, hold_us, lent, idle, recalls, digest, .. } = self;
-        let syncing = u8::from(self.syncing);
+        let (syncing, warned) = (u8::from(self.syncing), u8::from(self.warned));
         let recall = self.recall.map_or(0, |recall| recall.number);
         lines.push(format!(
-            "gate {:032x} {epoch} {number} {syncing} {} {hold_us} {lent} {idle} {recalls} {recall} {digest}",
+            "gate {:032x} {epoch} {number} {syncing} {} {hold_us} {lent} {idle} {recalls} {recall} {warned} {digest}",
             gate.0, last.0
         ));
         describe_units(*epoch, &self.holds, &self.used, lines);

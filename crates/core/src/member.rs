@@ -202,6 +202,8 @@ pub struct Member {
     gap: bool,
     /// Credit ran low and the ledger had none to give: asking again at once would be no use.
     dry: bool,
+    /// A push said that units are scarce while a report was under way.
+    alarmed: bool,
     advice: Advice,
     pace_us: u64,
     /// Longest holds of this minute and of the one before.
@@ -274,6 +276,7 @@ impl Member {
             heaviest: 1,
             gap: false,
             dry: false,
+            alarmed: false,
             advice: Advice::default(),
             pace_us: timing.pace_us,
             longest: (timing.hold_max_us, timing.hold_max_us),

@@ -483,12 +483,12 @@ impl PoolWorld {
         let time = Micros((self.now as i64 + self.clock_off) as u64);
         let keeper = old.map_or(&mut self.keeper, |old| &mut old.keeper);
         let reply = keeper.exchange(time, report, &mut pushes);
-        if !is_old {
-            self.era.note(self.now, report, &reply);
-        }
         let whole = !self.setup.faults.is_empty() || keeper.counts().exchanges.is_multiple_of(64);
         if let Err(fault) = if whole { keeper.audit() } else { Ok(()) } {
             self.outcome.faults_in_books.push(fault);
+        }
+        if !is_old {
+            self.era.note(self.now, report, self.keeper.incarnation(), &self.setup.timing);
         }
         for delay in self.setup.network.send(false, &mut self.random) {
             let words = Words::Reply(reply.clone());

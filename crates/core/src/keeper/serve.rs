@@ -41,7 +41,8 @@ impl Keeper {
         let was_scarce = std::mem::replace(&mut self.scarce, !unmet.pods.is_empty());
         if self.scarce && !was_scarce && self.rules.recalls {
             // What comes free at a gate that last spoke of none would idle there beside the waiter until it speaks again.
-            told.extend(self.records.keys());
+            let unaware = self.records.iter().filter(|(_, record)| !record.warned);
+            told.extend(unaware.map(|(gate, _)| *gate));
         }
         let apis: BTreeSet<ApiId> = unmet.apis.iter().map(|(_, waiting)| waiting.api).collect();
         self.scarce_apis = apis.into_iter().collect();
@@ -52,6 +53,12 @@ impl Keeper {
             self.tell_holders(&mut told);
         }
         told.remove(&speaker);
+        for gate in &told {
+            self.records.get_mut(gate).expect("only gates with a record are told").warned |= self.scarce;
+        }
+        if let Some(record) = self.records.get_mut(&speaker) {
+            record.warned = self.scarce;
+        }
         if self.rules.pushes {
             self.push(&told, pushes);
         }

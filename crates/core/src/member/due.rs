@@ -59,22 +59,27 @@ impl Member {
         if owed || self.owes_now() {
             return sent + self.pace_us;
         }
+        let mut due = sent + self.timing.heartbeat_us();
         if self.is_low() || self.owes_some() {
             let is_wanted = self.advice.scarce && !self.is_low();
-            return sent + self.pace_us.max(if is_wanted { self.calm_us / 2 } else { self.calm_us });
+            due = sent + self.pace_us.max(if is_wanted { self.calm_us / 2 } else { self.calm_us });
         }
         if self.loss.basis == Basis::Shares {
             // Gates that come and go change the shares of all.
-            return sent + self.pace_us.max(self.timing.heartbeat_us() / 10);
+            due = due.min(sent + self.pace_us.max(self.timing.heartbeat_us() / 10));
         }
-        let heartbeat = sent + self.timing.heartbeat_us();
         if !waits {
-            return heartbeat;
+            return due;
         }
         let is_told = self.told.iter().any(|ticket| self.gate.ledger.line.get(*ticket).is_some());
-        let told = if is_told { sent + self.pace_us.max(self.wait_us / 10) } else { heartbeat };
-        let news = (sent + self.pace_us).max(self.news_from());
-        heartbeat.min(told).min(if self.news { news } else { heartbeat })
+        if is_told {
+            due = due.min(sent + self.pace_us.max(self.wait_us / 10));
+        }
+        // Also of those for whom the last report had no place.
+        if self.news || !is_told {
+            due = due.min((sent + self.pace_us).max(self.news_from()));
+        }
+        due
     }
 
     /// From when on the ledger is to hear of waiters that it was not told of: at once, or in a calm gate when the first

@@ -5,6 +5,7 @@ use crate::exchange::{Entry, Holding};
 use crate::gate::Output;
 use crate::ids::{LeaseId, PodId};
 use crate::member::basis::Basis;
+use crate::shared::Account;
 use crate::time::Micros;
 
 impl Member {
@@ -34,6 +35,9 @@ impl Member {
         let Some(lease) = lease else { return };
         let Holding { pod, api, weight, entry, .. } = lease.holding;
         if self.loss.basis != Basis::Ledger {
+            if entry == Entry::Trickle {
+                self.forget_share(Account::Pod(pod), weight);
+            }
             let beyond = self.lent(pod).saturating_sub(self.allotted(pod));
             self.end_loan(pod, weight.min(beyond), false);
         } else if entry == Entry::Trickle || self.goes_back(pod, api, weight) {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::Member;
 use crate::member::basis::Basis;
 use crate::policy::Units;
-use crate::shared::Account;
+use crate::shared::{Account, PART_MAX};
 use crate::time::Micros;
 
 /// One account's share.
@@ -29,6 +29,8 @@ struct Claim {
 /// Others ask too much for a few answers at most. An account that is over for longer had its limit lowered, and then even
 /// the room for one heavy ask at each gate may be too much together.
 const OVER_LONG: u32 = 8;
+/// And then even parts are.
+const OVER_AGAIN: u32 = 16;
 
 /// Shares of all accounts.
 #[derive(Clone, Debug)]
@@ -90,9 +92,14 @@ impl Member {
             return;
         }
         for account in self.shared_accounts() {
-            let share = if self.takes_nothing(account) { 0 } else { self.part_of(account) };
             let used = self.used_of(account);
             let may_ask = now >= self.shares.from;
+            let over = self.shares.claims.get(&account).map_or(0, |claim| claim.over);
+            let share = match over {
+                _ if self.takes_nothing(account) => 0,
+                ..OVER_LONG => self.part_of(account),
+                OVER_LONG.. => self.even_part_of(account),
+            };
             let claim = self.shares.claims.entry(account).or_default();
             // A share that became smaller is given up at once.
             claim.confirmed = claim.confirmed.min(share.max(used));
@@ -118,18 +125,22 @@ impl Member {
 
     /// The ledger has written down what was asked for, and said where more is held than there is.
     pub(super) fn hear_shares(&mut self) {
+        // A list that is full may leave out others.
+        let is_whole = self.advice.over.len() < PART_MAX;
         let mut shares = std::mem::take(&mut self.shares.claims);
         for (account, claim) in &mut shares {
             let over = self.advice.over.contains(account);
+            if !over && !is_whole {
+                continue;
+            }
             let more = claim.asked - claim.confirmed;
             claim.over = if over { claim.over + 1 } else { 0 };
             if over {
-                let (part, even) = (self.part_of(*account), self.even_part_of(*account));
                 let most = match claim.over {
-                    ..OVER_LONG => part,
-                    _ if claim.confirmed > even => even,
+                    ..OVER_LONG => self.part_of(*account),
+                    OVER_LONG..OVER_AGAIN => self.even_part_of(*account),
                     // Somebody's rules leave less than ours do.
-                    _ => self.used_of(*account),
+                    OVER_AGAIN.. => self.used_of(*account),
                 };
                 claim.confirmed = claim.confirmed.min(most);
                 // After the last half nothing is asked for once, then all that is left.

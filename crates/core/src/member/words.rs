@@ -160,11 +160,12 @@ impl Member {
         self.dry = !lent_pods && u64::from(flight.idle) * 4 < u64::from(reply.target);
         self.advice = Advice {
             target: reply.target,
-            scarce: reply.scarce,
+            // A push that was heard since the report was sent may be younger than its answer.
+            scarce: reply.scarce || std::mem::take(&mut self.alarmed),
             scarce_apis: reply.scarce_apis.clone(),
             tight: reply.tight,
             recovering: reply.recovering,
-            recall: reply.recall,
+            recall: reply.recall.into_iter().chain(self.advice.recall).max_by_key(|recall| recall.number),
             kept: reply.kept.and_then(|kept| self.on_own_clock(now, kept)),
             over: reply.over.iter().copied().collect(),
             version: reply.version,
@@ -191,6 +192,7 @@ impl Member {
             return;
         }
         self.advice.scarce |= push.scarce;
+        self.alarmed |= push.scarce && self.flight.is_some();
         self.advice.recall = push.recall.or(self.advice.recall);
         self.advice.kept = push.kept.and_then(|kept| self.on_own_clock(now, kept)).or(self.advice.kept);
         self.take(now, &push.lent, out);
@@ -236,9 +238,15 @@ impl Member {
         }
         if stamp.incarnation != self.stamp.incarnation {
             self.shares.from = now + (hear_us + 2 * self.timing.timeout_us);
-            // Requests that gates nobody knows any more admitted before the loss last as long as ours did, or if it had none
-            // as long as any may. A gate that comes to a ledger for the first time knows of none.
-            self.past_us = if self.stamp.incarnation == 0 { 0 } else { self.longest_hold_us() };
+            // Requests that gates nobody knows any more admitted before the loss last as long as ours did, or if we had none
+            // of late as long as any may. A gate that comes to a ledger for the first time knows of none.
+            let longest_us = match self.longest_hold_us() {
+                _ if self.stamp.incarnation == 0 => 0,
+                0 => self.timing.hold_max_us,
+                longest_us => longest_us,
+            };
+            // A loss within a recovery forgets nothing.
+            self.past_us = if self.advice.recovering { longest_us.max(self.past_us) } else { longest_us };
             self.step = 0;
             self.course.restart();
         }

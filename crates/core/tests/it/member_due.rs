@@ -1,6 +1,7 @@
 //! When one gate of many speaks.
 
-use sluicegate_core::shared::{Account, Push};
+use sluicegate_core::policy::Policy;
+use sluicegate_core::shared::{Account, Push, Recall};
 
 use crate::desk::{Desk, HEAVY, LIGHT, POD, held, policy, timing};
 
@@ -83,20 +84,56 @@ fn any_other_gate_tells_at_once() {
 /// While the ledger has plenty for whoever comes, four times the target; else twice.
 #[test]
 fn more_is_kept_while_the_ledger_has_plenty() {
-    // Enough for four of the heaviest.
-    for (target, stays) in [(11, 10), (3, 6), (1, 2)] {
-        let mut desk = Desk::new(&policy());
-        desk.exchange(|reply| reply.target = target);
-        desk.credit(POD, stays);
-        desk.advance(timing().pace_us);
-        assert!(desk.poll().is_none(), "target {target}, idle {stays}");
-    }
-    for (target, idle) in [(3, 7), (1, 3)] {
-        let mut desk = Desk::new(&policy());
+    let policy = Policy::simple(&[("a", 100)], &[("light", 1), ("heavy", 3)]);
+    // A target of twelve is enough for four of the heaviest.
+    for (target, idle, keeps) in
+        [(12, 48, 48), (12, 49, 12), (11, 22, 22), (11, 23, 11), (1, 2, 2), (1, 3, 1)]
+    {
+        let mut desk = Desk::new(&policy);
         desk.exchange(|reply| reply.target = target);
         desk.credit(POD, idle);
         desk.advance(timing().pace_us);
-        let report = desk.poll().expect("it gives back");
-        assert_eq!(held(&report, Account::Pod(POD)), Some(target), "target {target}, idle {idle}");
+        let said = desk.poll().map_or(idle, |report| held(&report, Account::Pod(POD)).expect("it is listed"));
+        assert_eq!(said, keeps, "target {target}, idle {idle}");
+    }
+}
+
+/// A report tells of sixteen. When those are gone the next are told of, though nobody new came.
+#[test]
+fn who_found_no_place_in_a_report_is_told_of_in_the_next() {
+    let mut desk = Desk::new(&policy());
+    let tickets: Vec<_> = (0..18).map(|_| desk.wait(LIGHT)).collect();
+    assert_eq!(desk.exchange(|_| ()).waiters.len(), 16);
+    for ticket in &tickets[..16] {
+        assert!(desk.member.cancel(desk.at(), *ticket, &mut desk.out));
+    }
+    let then = desk.now;
+    let report = desk.report();
+    assert!(desk.now <= then + timing().pace_us, "after {} us", desk.now - then);
+    assert_eq!(report.waiters.len(), 2);
+}
+
+/// What was pushed since the report was sent may be younger than its answer.
+#[test]
+fn a_push_that_overtakes_a_reply_is_not_undone_by_it() {
+    let recall = Some(Recall { number: 1, units: 1, api: None });
+    for (scarce, recall) in [(true, None), (false, recall)] {
+        let mut desk = Desk::new(&policy());
+        desk.credit(POD, 3);
+        let lease = desk.fill().pop().expect("it has room");
+        let report = desk.report();
+        let push = Push { stamp: desk.life, lent: Vec::new(), recall, kept: None, scarce };
+        desk.member.on_push(desk.at(), &push, &mut desk.out);
+        desk.answer(&report, |_| ());
+        desk.release(&lease);
+        let then = desk.now;
+        let report = desk.report();
+        assert!(desk.now <= then + timing().pace_us, "after {} us", desk.now - then);
+        assert_eq!((report.recalled, held(&report, Account::Pod(POD))), (u64::from(!scarce), Some(2)));
+        // The next answer is younger.
+        desk.answer(&report, |_| ());
+        desk.credit(POD, 1);
+        desk.advance(timing().pace_us);
+        assert!(desk.poll().is_none(), "nobody wants it any more");
     }
 }

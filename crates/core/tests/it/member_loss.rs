@@ -1,9 +1,9 @@
 //! A gate of many without its ledger, in modes that do not obey it, and on its way out.
 
-use sluicegate_core::exchange::Place;
+use sluicegate_core::exchange::{Entry, Place};
 use sluicegate_core::gate::{Answer, Ask};
 use sluicegate_core::member::OnLoss;
-use sluicegate_core::policy::{Amount, Mode, Policy, Units};
+use sluicegate_core::policy::{Amount, Mode, Policy, Trickle, Units};
 use sluicegate_core::shared::{Account, Recall, Reply, Report, Stamp, Verdict};
 
 use crate::desk::{Desk, HEAVY, LIFE, LIGHT, OTHER, POD, held, policy, timing};
@@ -313,10 +313,47 @@ fn a_share_that_became_smaller_is_given_up_at_once() {
     assert_eq!(desk.fill().len(), 7);
 }
 
+/// Units that only the pod's burst bears, or that moved away, are nobody's share when their lease ends.
+#[test]
+fn what_the_trickle_bought_is_no_share() {
+    for moves in [false, true] {
+        let mut other = policy();
+        other.pods[1].burst = 3;
+        other.admission.trickle =
+            Some(Trickle { share: Amount::Units(3), rate_milli: 20_000, ceiling: 110_000 });
+        let mut desk = Desk::new(&other);
+        desk.member.set_on_loss(OnLoss::Share);
+        desk.credit(OTHER, 9);
+        let full = [desk.take(HEAVY), desk.take(HEAVY), desk.take(HEAVY)];
+        let ticket = desk.wait(HEAVY);
+        desk.exchange(|_| ());
+        desk.trickle(OTHER, 3, ticket);
+        let entered = desk.granted();
+        assert_eq!((full[0].pod, entered[0].entry), (OTHER, Entry::Trickle));
+        desk.life = Stamp { incarnation: 8, epoch: 1 };
+        let life = desk.life;
+        desk.exchange(|reply| {
+            reply.verdict = Verdict::Resync(life);
+            recovers(reply, 1);
+        });
+        desk.exchange(|reply| recovers(reply, 1));
+        if moves {
+            assert!(desk.member.relocate(desk.at(), entered[0].lease, POD, &mut desk.out));
+        } else {
+            desk.release(&entered[0]);
+        }
+        assert!(matches!(desk.try_ask(HEAVY), Answer::Refused(_)), "moves: {moves}");
+        // What came by the pool is used again.
+        desk.release(&full[0]);
+        assert_eq!(desk.take(HEAVY).pod, OTHER);
+    }
+}
+
 /// Somebody's rules leave less than ours do, and nobody told us.
 #[test]
 fn told_for_long_that_a_pod_is_over_a_gate_gives_up_all_that_is_idle_there() {
-    for (answers, left) in [(7, 10), (8, 5)] {
+    // Even parts leave no room for a heavy ask, but none is needed here.
+    for (answers, left) in [(15, 10), (16, 5)] {
         let mut desk = sharer();
         for _ in 0..answers {
             desk.exchange(|reply| {

@@ -311,6 +311,28 @@ fn sums_of_work_and_queue_are_told() {
     assert_eq!(desk.join().past_us, 60_000_000, "a request of the life before may still run");
 }
 
+/// Also when this gate never had one, or none for long: others may.
+#[test]
+fn a_gate_without_leases_says_that_requests_of_others_may_still_run() {
+    for quiet_us in [0, 300_000_000] {
+        let mut desk = Desk::new(&policy());
+        let until = desk.now + quiet_us;
+        while desk.now < until {
+            desk.exchange(|_| ());
+        }
+        desk.life = Stamp { incarnation: 8, epoch: 1 };
+        assert_eq!(desk.join().past_us, 60_000_000, "quiet for {quiet_us} us");
+        // Nor does a second loss within the recovery forget it, whatever ran meanwhile.
+        desk.credit(POD, 1);
+        let lease = desk.take(LIGHT);
+        desk.advance(10_000);
+        desk.release(&lease);
+        desk.exchange(|reply| reply.recovering = true);
+        desk.life = Stamp { incarnation: 9, epoch: 1 };
+        assert_eq!(desk.join().past_us, 60_000_000);
+    }
+}
+
 #[test]
 fn the_pace_is_the_slower_of_its_own_and_the_ledgers() {
     let mut desk = Desk::new(&policy());

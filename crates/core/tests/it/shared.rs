@@ -287,7 +287,6 @@ fn a_gate_that_returns_keeps_its_leases_and_no_credit() {
 fn after_a_loss_nothing_is_lent_until_old_credit_has_ended() {
     let mut table = Table::new(20, 2);
     table.settle();
-    // Only a gate that ever had a lease may have left a request behind.
     let Answer::Granted(granted) = table.ask(0, LIGHT) else { panic!("there is credit") };
     table.release(0, &granted);
     table.keeper = Keeper::new(Rules::default());

@@ -15,8 +15,8 @@ if not blob then return {} end
 local last_clock, seen = struct.unpack('dd', blob)
 local function record(text)
   local one, _ = {}, nil
-  _, _, _, one.last, _, _, one.idle, _, one.version, _, _, _, one.in_use, one.waiting, _, _, one.digest, _, one.label =
-    struct.unpack('ddddddddddddddddssI2c0', text)
+  _, _, _, one.last, _, _, one.idle, _, one.version, _, _, _, one.in_use, one.waiting, _, _, _, one.digest, _, one.label =
+    struct.unpack('dddddddddddddddddssI2c0', text)
   return one
 end
 local time = call('TIME')

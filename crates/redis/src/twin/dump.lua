@@ -58,11 +58,11 @@ for _, gate in ipairs(call('ZRANGE', G, 0, -1)) do
   if blob then
     local r, recall, at, label, api = {}, 0, 0, '', ''
     r.epoch, r.number, r.syncing, r.last, r.hold, r.lent, r.idle, r.recalls, r.version, r.done, r.queued, r.unspent, r.in_use,
-      r.waiting, recall, r.units, r.digest, api, label, at = struct.unpack('ddddddddddddddddssI2c0', blob)
+      r.waiting, recall, r.units, r.warned, r.digest, api, label, at = struct.unpack('dddddddddddddddddssI2c0', blob)
     local lists = at <= #blob and unpack_(string.sub(blob, at)) or { {}, {}, {} }
     assert(r.last + m.ttl >= m.reap_at, 'a gate falls silent before anybody looks')
-    line('gate %s %d %d %d %.0f %d %d %d %d %d %s', gate, r.epoch, r.number, r.syncing, r.last, r.hold, r.lent, r.idle,
-      r.recalls, recall, r.digest)
+    line('gate %s %d %d %d %.0f %d %d %d %d %d %d %s', gate, r.epoch, r.number, r.syncing, r.last, r.hold, r.lent, r.idle,
+      r.recalls, recall, r.warned, r.digest)
     pending = {}
     for _, one in ipairs(lists[1]) do
       pending[one[2]] = (pending[one[2]] or 0) + one[3]

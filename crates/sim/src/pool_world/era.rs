@@ -5,7 +5,7 @@
 //! never heard of a ledger, then it lends again after ttl x 6/5, and what runs for the others may run longer. That is a
 //! stated limit (docs/shared-ledger.md); what comes of it is counted apart, so that nothing hides in it.
 
-use sluicegate_core::shared::{Reply, Report, Timing, Verdict};
+use sluicegate_core::shared::{Report, Timing};
 
 /// The ledger's present life, as the judge sees it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,16 +19,13 @@ pub(super) struct Era {
 }
 
 impl Era {
-    pub(super) fn note(&mut self, now: u64, report: &Report, reply: &Reply) {
-        let incarnation = match reply.verdict {
-            Verdict::Resync(stamp) => stamp.incarnation,
-            Verdict::Applied | Verdict::Stale => reply.stamp.incarnation,
-        };
+    /// A report came to the ledger, which is in the life of this number since.
+    pub(super) fn note(&mut self, now: u64, report: &Report, incarnation: u64, timing: &Timing) {
         if incarnation != self.incarnation {
             *self = Era { incarnation, began: now, is_first: self.incarnation == 0, is_known: false };
         }
         let knew = report.stamp.incarnation != 0 && report.stamp.incarnation != incarnation;
-        self.is_known |= knew && reply.recovering;
+        self.is_known |= knew && now < self.began + timing.ttl_us + timing.margin_us();
     }
 
     /// Whether requests of gates that the ledger has never heard of may still run.

@@ -93,8 +93,8 @@ fn a_share_exceeds_nothing_while_every_gate_hears_the_ledger() {
     let (mut emergency, mut losses, mut red) = (0, 0, Vec::new());
     for seed in 0..seeds {
         let outcome = go(&setup_of_shares(seed));
-        let Outcome { over, leaked, forgotten, faults_in_books, .. } = &outcome;
-        if (*over, *leaked, *forgotten) != (0, 0, 0) || !faults_in_books.is_empty() {
+        let Outcome { over, leaked, forgotten, strangers, faults_in_books, .. } = &outcome;
+        if (*over, *leaked, *forgotten, *strangers) != (0, 0, 0, 0) || !faults_in_books.is_empty() {
             println!("seed {seed}: over {over}, leaked {leaked}, forgotten {forgotten}, {faults_in_books:?}");
             red.push(seed);
         }

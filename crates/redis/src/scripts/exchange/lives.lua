@@ -153,7 +153,7 @@ function F.begin_epoch()
   X.recs[X.gate] = {
     epoch = m.epochs, number = X.number, syncing = 1, last = m.clock, hold = X.hold_us, pending = {}, lent = 0,
     used = {}, idle = 0, recalls = 0, recall = {}, digest = '0', version = 0, done = 0, queued = 0, unspent = 0,
-    avoid = {}, label = X.label, in_use = 0, waiting = 0,
+    avoid = {}, label = X.label, in_use = 0, waiting = 0, warned = 0,
   }
   X.idle_noted = 0
   call('ZADD', X.G, m.clock, X.gate)

@@ -340,7 +340,10 @@ function F.serve()
   local scarce = #unmet.pods > 0 and 1 or 0
   if scarce > m.scarce then
     -- What comes free at a gate that last spoke of none would idle there beside the waiter until it speaks again.
-    for _, id in ipairs(F.everybody()) do told[id] = true end
+    for _, id in ipairs(F.everybody()) do
+      local one = F.rec(id)
+      if one and one.warned == 0 then told[id] = true end
+    end
   end
   m.scarce = scarce
   local apis = {}
@@ -358,5 +361,13 @@ function F.serve()
   end
   if m.claim[4] and m.claim[4] ~= before then F.tell_holders(told) end
   told[X.gate] = nil
+  for id in pairs(told) do
+    local one = F.rec(id)
+    if one.warned < scarce then
+      one.warned = scarce
+      F.rec_changed(one)
+    end
+  end
+  if mine then mine.warned = scarce end
   F.push(told)
 end

@@ -7,7 +7,7 @@ local HOT = 'dddddddddddddddddddddddddddddddsssss'
 local COLD = { digests = 1, sapis = 1, remains = 1, bursts = 1, tall = 1, outs = 1, apis = 1, over = 1 }
 -- A gate's record in bytes: its numbers, its words without its label, the length of that, the label, and then its lists
 -- in cmsgpack if one has entries.
-local RECORD = 'ddddddddddddddddssI2c0'
+local RECORD = 'dddddddddddddddddssI2c0'
 
 -- So many doubles.
 local DOUBLES = {
@@ -102,7 +102,7 @@ function F.read_record(blob)
   local recall = one.recall
   local number, units, api, at
   one.epoch, one.number, one.syncing, one.last, one.hold, one.lent, one.idle, one.recalls, one.version, one.done, one.queued,
-    one.unspent, one.in_use, one.waiting, number, units, one.digest, api, one.label, at = of_bytes(RECORD, blob)
+    one.unspent, one.in_use, one.waiting, number, units, one.warned, one.digest, api, one.label, at = of_bytes(RECORD, blob)
   if number > 0 then recall[1], recall[2], recall[3] = number, units, api end
   if at <= #blob then one.pending, one.used, one.avoid = unpack(unpack_(string.sub(blob, at))) end
   return one
@@ -112,7 +112,7 @@ function F.write_record(one)
   local recall, lists = one.recall, ''
   if one.pending[1] or one.avoid[1] or next(one.used) then lists = pack({ one.pending, one.used, one.avoid }) end
   return to_bytes(RECORD, one.epoch, one.number, one.syncing, one.last, one.hold, one.lent, one.idle, one.recalls,
-    one.version, one.done, one.queued, one.unspent, one.in_use, one.waiting, recall[1] or 0, recall[2] or 0, one.digest,
+    one.version, one.done, one.queued, one.unspent, one.in_use, one.waiting, recall[1] or 0, recall[2] or 0, one.warned, one.digest,
     recall[3] or '', #one.label, one.label) .. lists
 end
 
