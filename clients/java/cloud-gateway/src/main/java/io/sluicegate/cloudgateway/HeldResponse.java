@@ -24,13 +24,19 @@ final class HeldResponse extends ServerHttpResponseDecorator {
 
     @Override
     public Mono<Void> writeWith(Publisher<? extends DataBuffer> body) {
-        return super.writeWith(stay.bodyBegins() ? held(body, DataBufferUtils::release) : body);
+        if (!stay.isPods()) {
+            return super.writeWith(body);
+        }
+        return super.writeWith(held(body, DataBufferUtils::release)).doOnError(error -> stay.unread());
     }
 
     @Override
     public Mono<Void> writeAndFlushWith(Publisher<? extends Publisher<? extends DataBuffer>> body) {
-        return super.writeAndFlushWith(
-                stay.bodyBegins() ? held(body, part -> Flux.from(part).subscribe(DataBufferUtils::release)) : body);
+        if (!stay.isPods()) {
+            return super.writeAndFlushWith(body);
+        }
+        return super.writeAndFlushWith(held(body, part -> Flux.from(part).subscribe(DataBufferUtils::release)))
+                .doOnError(error -> stay.unread());
     }
 
     private <T> Flux<T> held(Publisher<T> body, Consumer<T> discard) {
@@ -59,6 +65,7 @@ final class HeldResponse extends ServerHttpResponseDecorator {
         @Override
         public void onSubscribe(Subscription subscription) {
             pod = subscription;
+            stay.bodyBegins();
             writer.onSubscribe(this);
         }
 
