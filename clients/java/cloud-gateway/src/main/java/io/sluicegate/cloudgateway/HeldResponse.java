@@ -5,6 +5,7 @@ import org.reactivestreams.Publisher;
 import org.reactivestreams.Subscription;
 import org.springframework.core.io.buffer.DataBuffer;
 import org.springframework.core.io.buffer.DataBufferUtils;
+import org.springframework.http.HttpHeaders;
 import org.springframework.http.server.reactive.ServerHttpResponse;
 import org.springframework.http.server.reactive.ServerHttpResponseDecorator;
 import reactor.core.CoreSubscriber;
@@ -20,6 +21,12 @@ final class HeldResponse extends ServerHttpResponseDecorator {
     HeldResponse(ServerHttpResponse response, Stay stay) {
         super(response);
         this.stay = stay;
+    }
+
+    /** The late head of a pod that was given up on may find another answer on its way, and then goes nowhere. */
+    @Override
+    public HttpHeaders getHeaders() {
+        return stay.isCut() && isCommitted() ? new HttpHeaders() : super.getHeaders();
     }
 
     @Override

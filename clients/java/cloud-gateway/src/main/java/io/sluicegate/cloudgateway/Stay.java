@@ -178,7 +178,8 @@ final class Stay {
         Connection pod = (Connection) attributes.remove(CLIENT_RESPONSE_CONN_ATTR);
         if (pod == null) {
             hold.end();
-        } else if (pod.isDisposed()) {
+        } else if (!pod.channel().isActive()) {
+            // Not `isDisposed`, which is also said when all of the request is sent.
             hold.leave();
         } else {
             pod.inbound().receive().then().onErrorComplete().doFinally(signal -> hold.end()).subscribe();

@@ -31,6 +31,11 @@ import reactor.netty.http.server.HttpServer;
 class AroundTest {
     private static final String ROUTES = """
             - {id: cut, uri: "sluicegate:http://127.0.0.1:9", predicates: [Path=/cut], filters: [Cut]}
+            - {id: spoilt, uri: "sluicegate:http://127.0.0.1:9", predicates: [Path=/spoilt], filters: [Cut]}
+            - id: bare
+              uri: "sluicegate:http://127.0.0.1:9"
+              predicates: [Path=/bare]
+              filters: [{name: Retry, args: {retries: 1, exceptions: java.util.concurrent.TimeoutException}}, Cut]
             - {id: fallback, uri: "http://127.0.0.1:POD_A", predicates: [Path=/fallback]}
             - id: again
               uri: "sluicegate:http://127.0.0.1:9"
@@ -52,7 +57,7 @@ class AroundTest {
 
     private static Gateway gateway(Sluice decisions, String routes) {
         return new Gateway("beside.yaml", List.of("  routes:\n", "  routes:\n" + routes.indent(4)),
-                "--sluicegate.url=" + decisions.decisions(), "--sluicegate.deadline=31s");
+                "--sluicegate.url=" + decisions.decisions(), "--sluicegate.deadline=31s", "--sluicegate.hold=4s");
     }
 
     @AfterAll
@@ -66,17 +71,40 @@ class AroundTest {
     @Test
     void aPodThatAFilterGaveUpOnHoldsItsUnitsToItsEnd() throws Exception {
         long before = sluice.count("admitted");
+        long abandoned = sluice.abandoned();
         try (RawClient client = gateway.connect()) {
-            RawClient.Answer answer = client.call("GET", "/cut?ms=3000");
+            RawClient.Answer answer = client.call("GET", "/cut?ms=1000&chunks=3&every=1000");
             assertEquals(200, answer.status(), answer.body());
             assertEquals("a", answer.header("x-trial-pod"), "the fallback's");
             assertNull(answer.header("server-timing"), "nothing was asked for the fallback");
         }
-        Wait.until("the fallback is through", () -> pods.inUse() == 1);
-        assertEquals(1, sluice.inUse(), "the pod works on");
-        settled();
+        heldToThePodsEnd();
         assertEquals(before + 1, sluice.count("admitted"));
-        assertEquals(0, sluice.abandoned());
+        assertEquals(0, sluice.count("failed"));
+        assertEquals(abandoned, sluice.abandoned());
+    }
+
+    @Test
+    void whatAFilterGaveUpOnIsNotSentAgain() throws Exception {
+        long before = sluice.count("admitted");
+        long abandoned = sluice.abandoned();
+        try (RawClient client = gateway.connect()) {
+            assertEquals(500, client.call("GET", "/bare?ms=2000").status());
+        }
+        heldToThePodsEnd();
+        assertEquals(before + 1, sluice.count("admitted"));
+        assertEquals(abandoned, sluice.abandoned());
+    }
+
+    /** Where the gateway hung up on a pod that works on: by the hold. */
+    @Test
+    void anAnswerThatFailedAfterItsHeadHoldsOn() throws Exception {
+        long abandoned = sluice.abandoned();
+        try (RawClient client = gateway.connect()) {
+            assertEquals(500, client.call("GET", "/spoilt?chunks=3&every=1000").status());
+        }
+        heldToThePodsEnd();
+        assertEquals(abandoned + 1, sluice.abandoned());
     }
 
     @Test
@@ -134,6 +162,16 @@ class AroundTest {
     private static ReactiveWebApplicationContextRunner runner() {
         return new ReactiveWebApplicationContextRunner().withConfiguration(AutoConfigurations.of(
                 SluicegateAutoConfiguration.class, SluicegateGatewayAutoConfiguration.class));
+    }
+
+    private static void heldToThePodsEnd() throws Exception {
+        assertEquals(1, pods.inUse(), "the pod works on");
+        while (pods.inUse() == 1) {
+            long held = sluice.inUse();
+            assertTrue(held == 1 || pods.inUse() == 0, "given back while the pod works");
+            Thread.sleep(20);
+        }
+        settled();
     }
 
     private static void settled() {

@@ -23,7 +23,9 @@ import org.springframework.context.ConfigurableApplicationContext;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
 import org.springframework.web.reactive.DispatcherHandler;
+import org.springframework.web.server.ServerWebExchange;
 import org.springframework.web.util.UriComponentsBuilder;
+import reactor.core.publisher.Mono;
 
 /** A real Spring Cloud Gateway with a configuration that is shipped, changed where it says where things are. */
 final class Gateway implements AutoCloseable {
@@ -40,7 +42,10 @@ final class Gateway implements AutoCloseable {
         }
     }
 
-    /** The filter {@code Cut}: as a CircuitBreaker with a time limit, which brings a library of its own. */
+    /**
+     * The filter {@code Cut}: as a CircuitBreaker with a time limit, which brings a library of its own. The path {@code /bare}
+     * has no fallback, and {@code /spoilt} fails when the pod's head is there.
+     */
     static final class CutGatewayFilterFactory extends AbstractGatewayFilterFactory<Object> {
         private final ObjectProvider<DispatcherHandler> dispatcher;
 
@@ -51,13 +56,19 @@ final class Gateway implements AutoCloseable {
         @Override
         public GatewayFilter apply(Object config) {
             return (exchange, chain) -> chain.filter(exchange).timeout(Duration.ofMillis(300))
-                    .onErrorResume(TimeoutException.class, late -> {
+                    .then(Mono.<Void>defer(() -> at(exchange, "/spoilt")
+                            ? Mono.error(new IllegalStateException("on purpose")) : Mono.empty()))
+                    .onErrorResume(late -> late instanceof TimeoutException && !at(exchange, "/bare"), late -> {
                         ServerWebExchangeUtils.reset(exchange);
                         URI fallback = UriComponentsBuilder.fromUri(exchange.getRequest().getURI())
                                 .replacePath("/fallback").replaceQuery(null).build().toUri();
                         return ServerWebExchangeUtils.handle(dispatcher.getObject(),
                                 exchange.mutate().request(request -> request.uri(fallback)).build());
                     });
+        }
+
+        private static boolean at(ServerWebExchange exchange, String path) {
+            return exchange.getRequest().getPath().value().equals(path);
         }
     }
 
