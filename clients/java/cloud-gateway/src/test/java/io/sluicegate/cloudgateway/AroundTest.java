@@ -165,7 +165,7 @@ class AroundTest {
     }
 
     private static void heldToThePodsEnd() throws Exception {
-        assertEquals(1, pods.inUse(), "the pod works on");
+        Wait.until("only that pod works on", () -> pods.inUse() == 1);
         while (pods.inUse() == 1) {
             long held = sluice.inUse();
             assertTrue(held == 1 || pods.inUse() == 0, "given back while the pod works");
