@@ -57,7 +57,7 @@ class AroundTest {
 
     private static Gateway gateway(Sluice decisions, String routes) {
         return new Gateway("beside.yaml", List.of("  routes:\n", "  routes:\n" + routes.indent(4)),
-                "--sluicegate.url=" + decisions.decisions(), "--sluicegate.deadline=31s", "--sluicegate.hold=4s");
+                "--sluicegate.url=" + decisions.decisions(), "--sluicegate.deadline=31s", "--sluicegate.hold=6s");
     }
 
     @AfterAll
@@ -101,7 +101,7 @@ class AroundTest {
     void anAnswerThatFailedAfterItsHeadHoldsOn() throws Exception {
         long abandoned = sluice.abandoned();
         try (RawClient client = gateway.connect()) {
-            assertEquals(500, client.call("GET", "/spoilt?chunks=3&every=1000").status());
+            assertEquals(500, client.call("GET", "/spoilt?chunks=2&every=1500").status());
         }
         heldToThePodsEnd();
         assertEquals(abandoned + 1, sluice.abandoned());

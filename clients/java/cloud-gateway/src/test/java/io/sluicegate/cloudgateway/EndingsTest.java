@@ -189,7 +189,7 @@ class EndingsTest {
         List<RawClient> running = new ArrayList<>();
         List<RawClient> waiters = new ArrayList<>();
         try (SluicegateClient other = SluicegateClient.of(ground.sluice.decisions()).build()) {
-            send(ground, running, runs, "/w/1/?ms=5000");
+            send(ground, running, runs, "/w/1/?ms=8000");
             Wait.until("pods are at work", () -> ground.pods.inUse() == runs);
             for (int i = runs; i < 2 * Ground.CAPACITY; i++) {
                 // Never given back: the service is gone before.

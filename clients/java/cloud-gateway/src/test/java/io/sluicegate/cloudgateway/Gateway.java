@@ -55,16 +55,19 @@ final class Gateway implements AutoCloseable {
 
         @Override
         public GatewayFilter apply(Object config) {
-            return (exchange, chain) -> chain.filter(exchange).timeout(Duration.ofMillis(300))
-                    .then(Mono.<Void>defer(() -> at(exchange, "/spoilt")
-                            ? Mono.error(new IllegalStateException("on purpose")) : Mono.empty()))
-                    .onErrorResume(late -> late instanceof TimeoutException && !at(exchange, "/bare"), late -> {
-                        ServerWebExchangeUtils.reset(exchange);
-                        URI fallback = UriComponentsBuilder.fromUri(exchange.getRequest().getURI())
-                                .replacePath("/fallback").replaceQuery(null).build().toUri();
-                        return ServerWebExchangeUtils.handle(dispatcher.getObject(),
-                                exchange.mutate().request(request -> request.uri(fallback)).build());
-                    });
+            return (exchange, chain) -> at(exchange, "/spoilt")
+                    ? chain.filter(exchange).then(Mono.error(new IllegalStateException("on purpose")))
+                    : chain.filter(exchange).timeout(Duration.ofMillis(300)).onErrorResume(
+                            late -> late instanceof TimeoutException && !at(exchange, "/bare"),
+                            late -> fallback(exchange));
+        }
+
+        private Mono<Void> fallback(ServerWebExchange exchange) {
+            ServerWebExchangeUtils.reset(exchange);
+            URI fallback = UriComponentsBuilder.fromUri(exchange.getRequest().getURI())
+                    .replacePath("/fallback").replaceQuery(null).build().toUri();
+            return ServerWebExchangeUtils.handle(dispatcher.getObject(),
+                    exchange.mutate().request(request -> request.uri(fallback)).build());
         }
 
         private static boolean at(ServerWebExchange exchange, String path) {
