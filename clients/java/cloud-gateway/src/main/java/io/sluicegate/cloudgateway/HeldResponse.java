@@ -5,6 +5,7 @@ import org.reactivestreams.Publisher;
 import org.reactivestreams.Subscription;
 import org.springframework.core.io.buffer.DataBuffer;
 import org.springframework.core.io.buffer.DataBufferUtils;
+import org.springframework.http.HttpHeaders;
 import org.springframework.http.server.reactive.ServerHttpResponse;
 import org.springframework.http.server.reactive.ServerHttpResponseDecorator;
 import reactor.core.CoreSubscriber;
@@ -22,15 +23,27 @@ final class HeldResponse extends ServerHttpResponseDecorator {
         this.stay = stay;
     }
 
+    /** The late head of a pod that was given up on may find another answer on its way, and then goes nowhere. */
+    @Override
+    public HttpHeaders getHeaders() {
+        return stay.isCut() && isCommitted() ? new HttpHeaders() : super.getHeaders();
+    }
+
     @Override
     public Mono<Void> writeWith(Publisher<? extends DataBuffer> body) {
-        return super.writeWith(stay.bodyBegins() ? held(body, DataBufferUtils::release) : body);
+        if (!stay.isPods()) {
+            return super.writeWith(body);
+        }
+        return super.writeWith(held(body, DataBufferUtils::release)).doOnError(error -> stay.unread());
     }
 
     @Override
     public Mono<Void> writeAndFlushWith(Publisher<? extends Publisher<? extends DataBuffer>> body) {
-        return super.writeAndFlushWith(
-                stay.bodyBegins() ? held(body, part -> Flux.from(part).subscribe(DataBufferUtils::release)) : body);
+        if (!stay.isPods()) {
+            return super.writeAndFlushWith(body);
+        }
+        return super.writeAndFlushWith(held(body, part -> Flux.from(part).subscribe(DataBufferUtils::release)))
+                .doOnError(error -> stay.unread());
     }
 
     private <T> Flux<T> held(Publisher<T> body, Consumer<T> discard) {
@@ -59,6 +72,7 @@ final class HeldResponse extends ServerHttpResponseDecorator {
         @Override
         public void onSubscribe(Subscription subscription) {
             pod = subscription;
+            stay.bodyBegins();
             writer.onSubscribe(this);
         }
 

@@ -2,7 +2,6 @@ package io.sluicegate.cloudgateway;
 
 import io.sluicegate.client.SluicegateClient;
 import io.sluicegate.spring.SluicegateAutoConfiguration;
-import io.sluicegate.spring.SluicegateProperties;
 import io.sluicegate.spring.SluicegateReactiveAutoConfiguration;
 import org.springframework.boot.autoconfigure.AutoConfiguration;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnBean;
@@ -23,13 +22,11 @@ public class SluicegateGatewayAutoConfiguration {
      * Asks, and chooses the pod.
      *
      * @param client asks
-     * @param properties settings of the client
      * @return the filter
      */
     @Bean
-    public SluicegateGlobalFilter sluicegateGlobalFilter(SluicegateClient client, SluicegateProperties properties) {
-        SluicegateProperties.Pod pod = properties.getPod();
-        if (properties.getUrl() == null || pod.getName() != null || pod.getCapacity() != null) {
+    public SluicegateGlobalFilter sluicegateGlobalFilter(SluicegateClient client) {
+        if (!client.hasService() || client.pod().isPresent() || client.local().isPresent()) {
             throw new IllegalStateException("a gateway asks the decision service for all pods: set sluicegate.url, and "
                     + "nothing of sluicegate.pod, which is for the pods themselves");
         }

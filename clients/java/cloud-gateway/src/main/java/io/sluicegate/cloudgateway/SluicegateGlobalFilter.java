@@ -1,6 +1,7 @@
 package io.sluicegate.cloudgateway;
 
 import static org.springframework.cloud.gateway.support.ServerWebExchangeUtils.CLIENT_RESPONSE_CONN_ATTR;
+import static org.springframework.cloud.gateway.support.ServerWebExchangeUtils.CLIENT_RESPONSE_HEADER_NAMES;
 import static org.springframework.cloud.gateway.support.ServerWebExchangeUtils.GATEWAY_REQUEST_URL_ATTR;
 import static org.springframework.cloud.gateway.support.ServerWebExchangeUtils.GATEWAY_ROUTE_ATTR;
 
@@ -16,8 +17,10 @@ import java.net.NoRouteToHostException;
 import java.net.URI;
 import java.net.UnknownHostException;
 import java.nio.channels.NotYetConnectedException;
+import java.util.HashSet;
 import java.util.Locale;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import org.springframework.cloud.gateway.filter.GatewayFilterChain;
 import org.springframework.cloud.gateway.filter.GlobalFilter;
@@ -28,11 +31,13 @@ import org.springframework.core.Ordered;
 import org.springframework.http.HttpHeaders;
 import org.springframework.http.HttpStatus;
 import org.springframework.http.server.reactive.ServerHttpRequest;
+import org.springframework.http.server.reactive.ServerHttpRequestDecorator;
 import org.springframework.web.server.ResponseStatusException;
 import org.springframework.web.server.ServerWebExchange;
 import org.springframework.web.util.UriComponentsBuilder;
 import reactor.core.publisher.Mono;
 import reactor.netty.Connection;
+import reactor.netty.http.server.HttpServerRequest;
 
 /**
  * Asks for each request of a route whose {@code uri} begins with {@code sluicegate:}, after the route's own filters, and
@@ -63,8 +68,13 @@ public final class SluicegateGlobalFilter implements GlobalFilter, Ordered {
     @Override
     public Mono<Void> filter(ServerWebExchange exchange, GatewayFilterChain chain) {
         Stay stay = Stay.of(exchange.getAttributes());
-        if (stay == null) {
+        // A route that asks may have forwarded to one that does not: there is a stay, and it is not this route's.
+        if (stay == null || !SluicegateStayFilter.asks(exchange.getRequiredAttribute(GATEWAY_ROUTE_ATTR))) {
             return chain.filter(exchange);
+        }
+        if (stay.isCut()) {
+            return Mono.error(new IllegalStateException("a filter of this route gave up on a pod that works on, and sends "
+                    + "the request again: such filters are not for routes that ask"));
         }
         // A `Retry` that repeats because of our own refusal: it is written, and nobody would get another answer.
         if (exchange.getResponse().isCommitted()) {
@@ -133,7 +143,7 @@ public final class SluicegateGlobalFilter implements GlobalFilter, Ordered {
             Mono<Optional<Ending>> ran = chain.filter(exchange).then(Mono.fromCallable(() -> head(mayAgain)))
                     .onErrorResume(error -> failed(error, mayAgain));
             // Cached, a cancel does not reach the pod: it works on, and this sees its end.
-            return (stay.continues() ? ran.cache() : ran).flatMap(notTaken -> notTaken
+            return (stay.continues() ? ran.cache() : ran).doOnCancel(stay::runCut).flatMap(notTaken -> notTaken
                     .map(why -> Mono.fromFuture(stay.giveBack(why), true)
                             .flatMap(heard -> attempt(heard ? ask.after(lease.id()) : ask, again - 1)))
                     .orElseGet(Mono::empty));
@@ -150,6 +160,10 @@ public final class SluicegateGlobalFilter implements GlobalFilter, Ordered {
 
         /** The pod's head is there, and nothing of it was sent on. Answers why it is to be tried again, if it is. */
         private Optional<Ending> head(boolean mayAgain) {
+            if (exchange.getResponse().isCommitted()) {
+                committed();
+                return Optional.empty();
+            }
             boolean full = exchange.getResponse().getStatusCode() == HttpStatus.TOO_MANY_REQUESTS;
             if (full && mayAgain && !hasBody() && stay.runEnds()) {
                 Connection pod = (Connection) exchange.getAttributes().remove(CLIENT_RESPONSE_CONN_ATTR);
@@ -162,8 +176,25 @@ public final class SluicegateGlobalFilter implements GlobalFilter, Ordered {
             HttpHeaders headers = exchange.getResponse().getHeaders();
             headers.remove(IN_USE);
             headers.add(SERVER_TIMING, "admission;dur=" + TimeUnit.NANOSECONDS.toMillis(waitedNanos));
+            // A `Retry` takes away what is named there.
+            Set<String> names = new HashSet<>(exchange.getAttributeOrDefault(CLIENT_RESPONSE_HEADER_NAMES, Set.of()));
+            names.add(SERVER_TIMING);
+            exchange.getAttributes().put(CLIENT_RESPONSE_HEADER_NAMES, names);
             stay.headCame();
             return Optional.empty();
+        }
+
+        /** Mostly a WebSocket, which lasts as long as its client's connection: the exchange ends when it has begun. */
+        private void committed() {
+            ServerHttpRequest request = exchange.getRequest();
+            if ("websocket".equalsIgnoreCase(request.getHeaders().getUpgrade())
+                    && ServerHttpRequestDecorator.getNativeRequest(request) instanceof HttpServerRequest netty) {
+                stay.socketOpened();
+                netty.withConnection(client ->
+                        client.channel().closeFuture().addListener(closed -> stay.podEnded()));
+            } else {
+                stay.headCame();
+            }
         }
 
         /** What was sent of a body once is not there a second time. */
@@ -173,20 +204,19 @@ public final class SluicegateGlobalFilter implements GlobalFilter, Ordered {
         }
 
         private Mono<Optional<Ending>> failed(Throwable error, boolean mayAgain) {
-            boolean isHere = stay.runEnds();
             boolean late = error instanceof ResponseStatusException status
                     && status.getStatusCode() == HttpStatus.GATEWAY_TIMEOUT;
-            if (isUnreachable(error)) {
-                if (mayAgain && isHere) {
-                    ServerWebExchangeUtils.reset(exchange);
-                    return Mono.just(Optional.of(Ending.NOT_STARTED));
-                }
-                stay.giveBack(Ending.UNREACHABLE);
-            } else if (late && stay.continues()) {
+            if (late && stay.continues()) {
+                // Before the run ends: from then on, a client that leaves gives back.
                 stay.leave();
-            } else {
-                stay.giveBack(Ending.FAILED);
             }
+            boolean isHere = stay.runEnds();
+            if (isUnreachable(error) && mayAgain && isHere) {
+                ServerWebExchangeUtils.reset(exchange);
+                return Mono.just(Optional.of(Ending.NOT_STARTED));
+            }
+            // Nothing, if it was left.
+            stay.giveBack(isUnreachable(error) ? Ending.UNREACHABLE : Ending.FAILED);
             if (!isHere) {
                 return Mono.empty();
             }

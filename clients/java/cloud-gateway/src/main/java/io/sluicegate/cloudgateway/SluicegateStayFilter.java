@@ -36,15 +36,22 @@ public final class SluicegateStayFilter implements GlobalFilter, Ordered {
     @Override
     public Mono<Void> filter(ServerWebExchange exchange, GatewayFilterChain chain) {
         Route route = exchange.getRequiredAttribute(ServerWebExchangeUtils.GATEWAY_ROUTE_ATTR);
-        if (!SCHEME.equals(route.getUri().getScheme())) {
+        if (!asks(route)) {
             return chain.filter(exchange);
         }
         return Mono.defer(() -> {
             Stay stay = new Stay(exchange.getAttributes(), client, of(route) == OnDisconnect.CONTINUES);
             stay.begins();
             HeldResponse response = new HeldResponse(exchange.getResponse(), stay);
-            return chain.filter(exchange.mutate().response(response).build()).doFinally(stay::over);
+            // A cancel is heard here before the gateway, as it winds up, hangs up on the pod.
+            return chain.filter(exchange.mutate().response(response).build()).doOnCancel(stay::unread)
+                    .doFinally(stay::over);
         });
+    }
+
+    /** True if its requests ask. */
+    static boolean asks(Route route) {
+        return SCHEME.equals(route.getUri().getScheme());
     }
 
     private OnDisconnect of(Route route) {

@@ -15,8 +15,9 @@ import reactor.netty.Connection;
  * One request in the gateway, and what its pod does for it, which may go on when the client is gone:
  * <ol>
  * <li>{@code ASKING}: no pod works for it; it waits for units, or nothing was asked yet;
- * <li>{@code RUNNING}: a pod has it; {@code HEAD}: the answer's head is there; {@code BODY}: the body is being written;
- * <li>{@code READING_ON}: the client is gone and the pod works on; what comes is thrown away until the pod's end;
+ * <li>{@code RUNNING}: a pod has it; {@code HEAD}: the answer's head is there; {@code BODY}: the body is being read;
+ * <li>{@code READING_ON}: the client is gone and the pod works on; what comes is thrown away until the pod's end. Or it is
+ *     a WebSocket, which goes on without the exchange;
  * <li>{@code OVER}.
  * </ol>
  * Whoever moves it on from a phase does what that moment needs, so nothing is given back twice or by nobody.
@@ -85,6 +86,20 @@ final class Stay {
         return moves(Phase.RUNNING, Phase.ASKING);
     }
 
+    /** A filter around it, or the client's end, cut the run off: what the pod does is seen to its end, or given up. */
+    void runCut() {
+        if (continues) {
+            moves(Phase.RUNNING, Phase.READING_ON);
+        } else if (runEnds()) {
+            hold.end();
+        }
+    }
+
+    /** True if the gateway is done with its pod, which is still read from: no other run may begin. */
+    boolean isCut() {
+        return phase.get() == Phase.READING_ON;
+    }
+
     /** Gives back, and says how the run went. */
     CompletableFuture<Boolean> giveBack(Ending how) {
         return hold.end(how);
@@ -95,9 +110,26 @@ final class Stay {
         hold.leave();
     }
 
-    /** The answer is about to be written. False if it is not a pod's. */
-    boolean bodyBegins() {
-        return moves(Phase.HEAD, Phase.BODY);
+    /** An answer is about to be written. True if it is a pod's. */
+    boolean isPods() {
+        return phase.get() == Phase.HEAD;
+    }
+
+    /** Somebody reads the body. */
+    void bodyBegins() {
+        moves(Phase.HEAD, Phase.BODY);
+    }
+
+    /** Nobody will read a body that nobody has begun to read. */
+    void unread() {
+        if (continues && moves(Phase.HEAD, Phase.READING_ON)) {
+            readOn();
+        }
+    }
+
+    /** A WebSocket is open, and its end will be told by {@link #podEnded()}. */
+    void socketOpened() {
+        moves(Phase.RUNNING, Phase.READING_ON);
     }
 
     /** Nobody wants the rest of the body. True if it is to be read on. */
@@ -112,6 +144,7 @@ final class Stay {
 
     /** The pod has sent all, or broke off. */
     void podEnded() {
+        moves(Phase.BODY, Phase.OVER);
         hold.end();
     }
 
@@ -122,17 +155,19 @@ final class Stay {
             if (at == Phase.READING_ON || at == Phase.OVER) {
                 return;
             }
-            boolean works = continues && signal == SignalType.CANCEL && at != Phase.ASKING;
-            boolean readable = works && at != Phase.BODY;
-            if (!moves(at, readable ? Phase.READING_ON : Phase.OVER)) {
+            boolean cancelled = signal == SignalType.CANCEL;
+            boolean works = continues && switch (at) {
+                case RUNNING -> cancelled;
+                case HEAD, BODY -> signal != SignalType.ON_COMPLETE;
+                default -> false;
+            };
+            if (!moves(at, works && at == Phase.RUNNING ? Phase.READING_ON : Phase.OVER)) {
                 continue;
             }
             if (!works) {
                 hold.end();
-            } else if (at == Phase.HEAD) {
-                readOn();
-            } else if (at == Phase.BODY) {
-                // Cancelled before anybody read of it.
+            } else if (at != Phase.RUNNING) {
+                // The gateway has hung up on the pod.
                 hold.leave();
             }
             return;
@@ -143,7 +178,8 @@ final class Stay {
         Connection pod = (Connection) attributes.remove(CLIENT_RESPONSE_CONN_ATTR);
         if (pod == null) {
             hold.end();
-        } else if (pod.isDisposed()) {
+        } else if (!pod.channel().isActive()) {
+            // Not `isDisposed`, which is also said when all of the request is sent.
             hold.leave();
         } else {
             pod.inbound().receive().then().onErrorComplete().doFinally(signal -> hold.end()).subscribe();

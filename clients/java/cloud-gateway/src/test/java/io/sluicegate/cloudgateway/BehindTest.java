@@ -100,11 +100,20 @@ class BehindTest {
     @Test
     void aShorterResponseTimeoutCutsOffWhoWaits() throws Exception {
         Gateway gateway = start(OnDisconnect.STOPS, "120s",
-                "--spring.cloud.gateway.server.webflux.httpclient.response-timeout=100ms");
+                "--spring.cloud.gateway.server.webflux.httpclient.response-timeout=2s");
+        List<RawClient> full = fill(sluice.gateway().getPort());
         try (RawClient late = gateway.connect()) {
-            assertEquals(504, late.call("GET", "/all/?hang").status());
+            late.send("GET", "/one");
+            Wait.until("it waits", () -> sluice.waiting() == 1);
+            assertEquals(504, late.head(new TreeMap<>()));
+            Wait.until("it has left the line", () -> sluice.waiting() == 0);
+            assertEquals(2 * CAPACITY, pods.inUse());
+        }
+        for (RawClient one : full) {
+            one.abort();
         }
         settled();
+        assertEquals(1, sluice.count("cancelled"), "it never reached a pod");
     }
 
     @ParameterizedTest
@@ -129,9 +138,13 @@ class BehindTest {
     }
 
     private List<RawClient> fill(Gateway gateway) throws Exception {
+        return fill(gateway.port());
+    }
+
+    private List<RawClient> fill(int port) throws Exception {
         List<RawClient> full = new ArrayList<>();
         for (int i = 0; i < 2; i++) {
-            full.add(gateway.connect());
+            full.add(new RawClient(port));
             full.get(i).send("GET", "/all/?hang");
         }
         Wait.until("the pool is full", () -> pods.inUse() == 2 * CAPACITY);

@@ -15,7 +15,6 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
-import java.util.concurrent.CompletableFuture;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -62,12 +61,19 @@ class EndingsTest {
     void refused(OnDisconnect manners) throws Exception {
         Ground ground = ground(manners);
         long before = ground.sluice.count("refused");
+        int whileFull = REQUESTS / 4;
+        try (SluicegateClient other = SluicegateClient.of(ground.sluice.decisions()).build();
+                Lease one = other.acquire(Ask.api("all"));
+                Lease two = other.acquire(Ask.api("all"))) {
+            assertEquals(2 * Ground.CAPACITY, one.weight() + two.weight());
+            Load full = Load.run(ground.gateway.port(), 20, whileFull, number -> Errand.whole("/now/"));
+            assertEquals(whileFull, full.count("429"), full.toString());
+        }
         Load load = ground.run(2 * REQUESTS, number -> Errand.whole("/now/?ms=20"));
-        assertTrue(load.count("429") > REQUESTS / 10, load.toString());
         assertEquals(2 * REQUESTS, load.count("429") + load.count("200"), load.toString());
         ground.settled(load);
-        ground.counted(2 * REQUESTS);
-        assertEquals(load.count("429"), ground.sluice.count("refused") - before);
+        ground.counted(2 + whileFull + 2 * REQUESTS);
+        assertEquals(whileFull + load.count("429"), ground.sluice.count("refused") - before);
         assertEquals(load.count("200"), ground.pods.served());
     }
 
@@ -168,7 +174,8 @@ class EndingsTest {
         Load load = ground.run(REQUESTS, number -> Errand.whole("/w/1/late?ms=" + 3 * Ground.LATE));
         assertEquals(REQUESTS / 4, load.count("504"), load.toString());
         assertEquals(REQUESTS * 3 / 4, load.count("200"), load.toString());
-        ground.settled(load);
+        // Where pods work on, nobody sees their end.
+        ground.settled(load, manners == OnDisconnect.CONTINUES ? REQUESTS / 4 : 0);
         ground.counted(REQUESTS);
     }
 
@@ -176,31 +183,56 @@ class EndingsTest {
     @EnumSource
     void theServiceIsKilled(OnDisconnect manners) throws Exception {
         Ground ground = ground(manners);
-        CompletableFuture<Load> running = CompletableFuture.supplyAsync(() -> {
-            try {
-                return ground.run(REQUESTS, number -> null);
-            } catch (Exception e) {
-                throw new AssertionError(e);
+        // More than one pod's.
+        int runs = Ground.CAPACITY * 3 / 2;
+        int waiting = 50;
+        List<RawClient> running = new ArrayList<>();
+        List<RawClient> waiters = new ArrayList<>();
+        try (SluicegateClient other = SluicegateClient.of(ground.sluice.decisions()).build()) {
+            send(ground, running, runs, "/w/1/?ms=8000");
+            Wait.until("pods are at work", () -> ground.pods.inUse() == runs);
+            for (int i = runs; i < 2 * Ground.CAPACITY; i++) {
+                // Never given back: the service is gone before.
+                assertEquals(1, other.acquire(Ask.api("w1")).weight());
             }
-        });
-        Wait.until("pods are at work", () -> ground.pods.served() > REQUESTS / 4 && ground.pods.inUse() > 0);
-        ground.sluice.kill();
-        Load load = running.get();
-        assertTrue(load.count("503") > 0, "nobody met the absence: " + load);
-        assertEquals(REQUESTS, load.count("503") + load.count("200"), "what ran goes on: " + load);
+            send(ground, waiters, waiting, "/w/1/");
+            Wait.until("all others wait", () -> ground.sluice.waiting() == waiting);
+            assertEquals(runs, ground.pods.inUse());
+            ground.sluice.kill();
+            statuses(waiters, 503);
+            statuses(running, 200);
+        }
+        assertEquals(runs, ground.pods.served(), "what ran goes on, what waited never began");
         // What runs on without the service's knowledge would count against the next one.
         Wait.until("pods are through", () -> ground.pods.inUse() == 0);
-        ground.sluice.start();
+        ground.restart();
         Wait.until("served again", () -> {
             try (RawClient client = ground.gateway.connect()) {
                 return client.call("GET", "/w/1/").status() == 200;
             }
         });
-        ground.settled(load);
+        ground.settled(runs + " ran, " + waiting + " waited");
         ground.anew();
         Load after = ground.run(REQUESTS / 2, number -> null);
         assertEquals(REQUESTS / 2, after.count("200"), after.toString());
         ground.settled(after);
         ground.counted(REQUESTS / 2);
+    }
+
+    private static void send(Ground ground, List<RawClient> clients, int count, String path) throws Exception {
+        for (int i = 0; i < count; i++) {
+            RawClient client = ground.gateway.connect();
+            client.send("GET", path);
+            clients.add(client);
+        }
+    }
+
+    private static void statuses(List<RawClient> clients, int status) throws Exception {
+        for (RawClient client : clients) {
+            TreeMap<String, String> headers = new TreeMap<>();
+            assertEquals(status, client.head(headers));
+            client.body(headers);
+            client.close();
+        }
     }
 }

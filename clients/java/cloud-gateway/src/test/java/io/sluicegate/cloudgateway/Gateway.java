@@ -5,15 +5,27 @@ import io.sluicegate.client.SluicegateClient;
 import io.sluicegate.testkit.RawClient;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.net.URI;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.TimeoutException;
+import org.springframework.beans.factory.ObjectProvider;
 import org.springframework.boot.autoconfigure.EnableAutoConfiguration;
 import org.springframework.boot.builder.SpringApplicationBuilder;
 import org.springframework.boot.web.context.WebServerApplicationContext;
+import org.springframework.cloud.gateway.filter.GatewayFilter;
+import org.springframework.cloud.gateway.filter.factory.AbstractGatewayFilterFactory;
+import org.springframework.cloud.gateway.support.ServerWebExchangeUtils;
 import org.springframework.context.ConfigurableApplicationContext;
+import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
+import org.springframework.web.reactive.DispatcherHandler;
+import org.springframework.web.server.ServerWebExchange;
+import org.springframework.web.util.UriComponentsBuilder;
+import reactor.core.publisher.Mono;
 
 /** A real Spring Cloud Gateway with a configuration that is shipped, changed where it says where things are. */
 final class Gateway implements AutoCloseable {
@@ -23,7 +35,45 @@ final class Gateway implements AutoCloseable {
 
     @Configuration(proxyBeanMethods = false)
     @EnableAutoConfiguration
-    static class App {}
+    static class App {
+        @Bean
+        CutGatewayFilterFactory cut(ObjectProvider<DispatcherHandler> dispatcher) {
+            return new CutGatewayFilterFactory(dispatcher);
+        }
+    }
+
+    /**
+     * The filter {@code Cut}: as a CircuitBreaker with a time limit, which brings a library of its own. The path {@code /bare}
+     * has no fallback, and {@code /spoilt} fails when the pod's head is there.
+     */
+    static final class CutGatewayFilterFactory extends AbstractGatewayFilterFactory<Object> {
+        private final ObjectProvider<DispatcherHandler> dispatcher;
+
+        CutGatewayFilterFactory(ObjectProvider<DispatcherHandler> dispatcher) {
+            this.dispatcher = dispatcher;
+        }
+
+        @Override
+        public GatewayFilter apply(Object config) {
+            return (exchange, chain) -> at(exchange, "/spoilt")
+                    ? chain.filter(exchange).then(Mono.error(new IllegalStateException("on purpose")))
+                    : chain.filter(exchange).timeout(Duration.ofMillis(300)).onErrorResume(
+                            late -> late instanceof TimeoutException && !at(exchange, "/bare"),
+                            late -> fallback(exchange));
+        }
+
+        private Mono<Void> fallback(ServerWebExchange exchange) {
+            ServerWebExchangeUtils.reset(exchange);
+            URI fallback = UriComponentsBuilder.fromUri(exchange.getRequest().getURI())
+                    .replacePath("/fallback").replaceQuery(null).build().toUri();
+            return ServerWebExchangeUtils.handle(dispatcher.getObject(),
+                    exchange.mutate().request(request -> request.uri(fallback)).build());
+        }
+
+        private static boolean at(ServerWebExchange exchange, String path) {
+            return exchange.getRequest().getPath().value().equals(path);
+        }
+    }
 
     /**
      * Starts one.

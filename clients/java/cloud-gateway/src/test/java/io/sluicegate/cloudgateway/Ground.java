@@ -38,6 +38,7 @@ final class Ground implements AutoCloseable {
     final Sluice sluice;
     final Gateway gateway;
     private long counted;
+    private long abandoned;
 
     /**
      * Starts all.
@@ -60,7 +61,14 @@ final class Ground implements AutoCloseable {
     Ground anew() {
         pods.reset();
         counted = counted();
+        abandoned = sluice.abandoned();
         return this;
+    }
+
+    /** Starts the service again, which has forgotten all. */
+    void restart() {
+        sluice.start();
+        abandoned = 0;
     }
 
     /** Sends so many; one in four is a victim, if there are any. */
@@ -71,14 +79,20 @@ final class Ground implements AutoCloseable {
         });
     }
 
-    /** Waits for that, and looks whether pods bore too much; {@code what} is for people. */
+    /** Waits until nothing is held, and all of it was given back; {@code what} is for people. */
     void settled(Object what) {
+        settled(what, 0);
+    }
+
+    /** The same where the hold ended so many units. Looks whether pods bore too much, too. */
+    void settled(Object what, long byHold) {
         try {
             Wait.until("nothing is held", () -> sluice.inUse() == 0 && sluice.waiting() == 0 && pods.inUse() == 0
                     && gateway.stats().open() == 0 && gateway.stats().returning() == 0);
         } catch (AssertionError e) {
             throw new AssertionError(what + ", " + gateway.stats() + ", pods " + pods.inUse() + "\n" + sluice.state(), e);
         }
+        assertEquals(byHold, sluice.abandoned() - abandoned, "units that nobody gave back: " + what);
         for (long peak : pods.peaks()) {
             assertTrue(peak <= CAPACITY, "a pod bore " + peak + " of " + CAPACITY + ": " + what);
             assertTrue(peak >= 3, "a pod bore nothing: " + peak);

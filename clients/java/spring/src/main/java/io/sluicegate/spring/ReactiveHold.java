@@ -5,6 +5,7 @@ import io.sluicegate.client.Ending;
 import io.sluicegate.client.Lease;
 import io.sluicegate.client.SluicegateClient;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.Executor;
 import java.util.concurrent.atomic.AtomicReference;
 import org.springframework.http.server.reactive.ServerHttpRequest;
 import reactor.core.publisher.Mono;
@@ -39,14 +40,15 @@ public final class ReactiveHold {
      */
     public Mono<Lease> ask(Ask ask, ServerHttpRequest request) {
         return Mono.create(sink -> {
+            Executor loop = ServerLoop.of(request);
             CompletableFuture<Lease> asked = client.acquireAsync(ask);
             sink.onCancel(() -> asked.cancel(true));
             asked.whenComplete((lease, error) -> {
                 if (error == null) {
                     put(lease);
-                    ServerLoop.of(request).execute(() -> sink.success(lease));
+                    loop.execute(() -> sink.success(lease));
                 } else if (!asked.isCancelled()) {
-                    ServerLoop.of(request).execute(() -> sink.error(error));
+                    loop.execute(() -> sink.error(error));
                 }
             });
         });

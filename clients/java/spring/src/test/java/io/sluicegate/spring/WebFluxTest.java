@@ -21,6 +21,7 @@ import org.springframework.context.ConfigurableApplicationContext;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
 import org.springframework.http.MediaType;
+import org.springframework.test.web.reactive.server.WebTestClient;
 import org.springframework.web.bind.annotation.GetMapping;
 import org.springframework.web.bind.annotation.RestController;
 import reactor.core.publisher.Flux;
@@ -113,6 +114,16 @@ class WebFluxTest {
             }
             assertEquals(200, one.call("GET", "/one").status());
         }
+    }
+
+    /** Such a request has no server behind it. */
+    @Test
+    void aRequestOfATestThatIsBoundToTheContextIsAnswered() {
+        WebTestClient client = WebTestClient.bindToApplicationContext(application).configureClient()
+                .responseTimeout(Wait.LONGEST).build();
+        client.get().uri("/one").exchange().expectStatus().isOk().expectBody(String.class).isEqualTo("2 units");
+        client.get().uri("/heavy").exchange().expectStatus().isEqualTo(503);
+        Wait.until("given back", () -> units.inUse() == 0);
     }
 
     private RawClient connect() throws IOException {

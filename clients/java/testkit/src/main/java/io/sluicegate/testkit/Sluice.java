@@ -119,6 +119,11 @@ public final class Sluice implements AutoCloseable {
         return pool("waiting");
     }
 
+    /** Units so far that leases held to their end by time, unreturned. */
+    public long abandoned() {
+        return pool("abandoned_units");
+    }
+
     /** Requests of all apis so far that came to this: {@code admitted}, {@code refused}, {@code cancelled}, {@code failed}. */
     public long count(String outcome) {
         return sum("sluicegate_requests_total", "outcome=\"" + outcome + "\"");
