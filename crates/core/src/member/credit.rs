@@ -170,7 +170,7 @@ impl Member {
         if self.syncing {
             return;
         }
-        let recall = self.advice.recall.filter(|recall| recall.number > self.recalled);
+        let recall = self.recall_due();
         self.recalled = recall.map_or(self.recalled, |recall| recall.number);
         if self.loss.basis != Basis::Ledger {
             return;

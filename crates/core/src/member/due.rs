@@ -130,7 +130,7 @@ impl Member {
     /// Whether units are asked of this gate by name.
     fn owes_now(&self) -> bool {
         let advice = &self.advice;
-        let recalled = advice.recall.is_some_and(|recall| recall.number > self.recalled);
+        let recalled = self.recall_due().is_some();
         let wanted = || self.holds_claimed() || self.wants_nothing() || advice.tight;
         !self.lapsed && (recalled || (self.idle() > 0 && wanted()))
     }

@@ -117,7 +117,7 @@ impl Member {
             credit: self.idle(),
             target: self.advice.target,
             scarce: self.advice.scarce,
-            recall: self.advice.recall,
+            recall: self.recall_due(),
             claimed: self.advice.kept.map(|(pod, _)| pod),
             version: self.version,
             ledger_version: self.advice.version,

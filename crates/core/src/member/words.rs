@@ -10,7 +10,7 @@ use crate::member::basis::Basis;
 use crate::policy::Units;
 use crate::rank::TAG;
 use crate::shared::{
-    Account, Kept, Lent, PART_MAX, Part, Push, Reply, Report, Stamp, Verdict, WAITERS_MAX, Waiting,
+    Account, Kept, Lent, PART_MAX, Part, Push, Recall, Reply, Report, Stamp, Verdict, WAITERS_MAX, Waiting,
 };
 use crate::time::Micros;
 
@@ -165,7 +165,7 @@ impl Member {
             scarce_apis: reply.scarce_apis.clone(),
             tight: reply.tight,
             recovering: reply.recovering,
-            recall: reply.recall.into_iter().chain(self.advice.recall).max_by_key(|recall| recall.number),
+            recall: self.youngest(reply.recall),
             kept: reply.kept.and_then(|kept| self.on_own_clock(now, kept)),
             over: reply.over.iter().copied().collect(),
             version: reply.version,
@@ -193,9 +193,19 @@ impl Member {
         }
         self.advice.scarce |= push.scarce;
         self.alarmed |= push.scarce && self.flight.is_some();
-        self.advice.recall = push.recall.or(self.advice.recall);
+        self.advice.recall = self.youngest(push.recall);
         self.advice.kept = push.kept.and_then(|kept| self.on_own_clock(now, kept)).or(self.advice.kept);
         self.take(now, &push.lent, out);
+    }
+
+    /// Pushes and replies come by two ways, so an older word may be heard after a younger one.
+    fn youngest(&self, recall: Option<Recall>) -> Option<Recall> {
+        recall.into_iter().chain(self.advice.recall).max_by_key(|recall| recall.number)
+    }
+
+    /// What is recalled and was not given back yet.
+    pub(super) fn recall_due(&self) -> Option<Recall> {
+        self.advice.recall.filter(|recall| recall.number > self.recalled)
     }
 
     fn acknowledged(&mut self, now: Micros, flight: Flight) {

@@ -130,6 +130,7 @@ fn a_push_that_overtakes_a_reply_is_not_undone_by_it() {
         let report = desk.report();
         assert!(desk.now <= then + timing().pace_us, "after {} us", desk.now - then);
         assert_eq!((report.recalled, held(&report, Account::Pod(POD))), (u64::from(!scarce), Some(2)));
+        assert_eq!(desk.member.view(desk.at()).recall, None, "what was recalled was given back");
         // The next answer is younger.
         desk.answer(&report, |_| ());
         desk.credit(POD, 1);
